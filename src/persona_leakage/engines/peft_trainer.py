@@ -1,0 +1,138 @@
+"""Train LoRA adapters with TRL and PEFT."""
+
+import importlib.metadata
+import json
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from persona_leakage.domain.errors import UserError
+from persona_leakage.domain.frozen import fingerprint
+from persona_leakage.domain.models import ModelStack
+from persona_leakage.domain.protocols import TrainedAdapter
+from persona_leakage.domain.recipe import Recipe
+from persona_leakage.domain.rows import TrainRow
+from persona_leakage.engines.adapter_folder import PROVENANCE, read_adapter, read_provenance
+from persona_leakage.engines.base_model import load_merged, load_tokenizer, pick_device
+from persona_leakage.engines.labels import IGNORED, label_tokens
+
+logger = logging.getLogger(__name__)
+
+FINAL = "final"
+
+
+class PeftTrainer:
+    """Trains adapters and keeps them by content: the same stack, rows, recipe and seed are never trained twice."""
+
+    def __init__(self, *, cache: Path, device: str) -> None:
+        """Set where finished adapters are kept and what to train on (`auto`, `cpu`, `cuda`)."""
+        self._cache = cache
+        self._device = device
+
+    def train(self, stack: ModelStack, rows: Sequence[TrainRow], recipe: Recipe, seed: int) -> dict[str, TrainedAdapter]:
+        """Train a fresh adapter on top of the stack; see `domain.protocols.Trainer`.
+
+        Raises:
+            UserError: the loss is not finite, a row has no labels, or a kept adapter is damaged.
+        """
+        identity = fingerprint(stack.fingerprint, recipe, seed, list(rows))
+        folder = self._cache / "adapters" / identity / FINAL
+        if folder.is_dir():
+            logger.info("Adapter %s was trained before; nothing to train", identity)
+        else:
+            self._train(stack, rows, recipe, seed, folder, identity)
+        return {FINAL: TrainedAdapter(read_adapter(folder), read_provenance(folder)["log"])}
+
+    def _train(
+        self, stack: ModelStack, rows: Sequence[TrainRow], recipe: Recipe, seed: int, folder: Path, identity: str
+    ) -> None:
+        from datasets import Dataset
+        from peft import LoraConfig, get_peft_model
+        from transformers import set_seed
+
+        from persona_leakage.engines.sft import ProgressCallback, LabelledPositionsTrainer, sft_config
+
+        device = pick_device(self._device)
+        tokenizer = load_tokenizer(stack.base, self._cache)
+        examples = [label_tokens(tokenizer, row, recipe.loss, recipe.max_length) for row in rows]
+        # On a CPU the eager attention's backward pass is several times faster than SDPA's (benchmarks/main_job.py).
+        base = load_merged(stack, self._cache, device, "eager" if device == "cpu" else "sdpa")
+        set_seed(seed)  # the adapter's initial weights
+        lora = recipe.lora
+        model = get_peft_model(
+            base,
+            LoraConfig(
+                task_type="CAUSAL_LM",
+                r=lora.rank,
+                lora_alpha=lora.alpha,
+                use_rslora=lora.rslora,
+                lora_dropout=lora.dropout,
+                target_modules=list(lora.target_modules),
+            ),
+        )
+        # Steps of lr 5e-6 vanish in bfloat16's rounding, so the adapter itself is trained in float32.
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+        with tempfile.TemporaryDirectory() as scratch:
+            trainer = LabelledPositionsTrainer(
+                model=model,
+                args=sft_config(recipe, seed, scratch, device, bfloat16=stack.base.dtype == "bfloat16"),
+                train_dataset=Dataset.from_list(examples),
+                processing_class=tokenizer,
+                callbacks=[ProgressCallback()],
+            )
+            started = time.perf_counter()
+            trainer.train()
+            seconds = time.perf_counter() - started
+        steps = [entry for entry in trainer.state.log_history if "loss" in entry]
+        broken = [entry["step"] for entry in steps if not abs(float(entry["loss"])) < float("inf")]
+        if broken:
+            raise UserError(f"the training loss is not finite at step {broken[0]}; lower recipe.learning_rate")
+        tokens = recipe.epochs * sum(len(example["input_ids"]) for example in examples)
+        log: dict[str, Any] = {
+            "trainable_parameters": trainable,
+            "rows": len(rows),
+            "tokens": tokens,
+            "labelled_tokens": recipe.epochs * sum(label != IGNORED for example in examples for label in example["labels"][1:]),
+            "seconds": round(seconds, 2),
+            "tokens_per_second": round(tokens / seconds, 1),
+            "device": device,
+            "steps": [
+                {"step": entry["step"], "loss": float(entry["loss"]), "learning_rate": float(entry["learning_rate"])}
+                for entry in steps
+            ],
+        }
+        provenance = {
+            "fingerprint": fingerprint(identity, FINAL),
+            "trained_on": stack.fingerprint,
+            "base_model": stack.base.model_dump(mode="json"),
+            "recipe": recipe.model_dump(mode="json"),
+            "seed": seed,
+            "rows": fingerprint(list(rows)),
+            "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft", "trl")},
+            "log": log,
+        }
+        _save(model, provenance, folder)
+        logger.info("Trained %s parameters on %s tokens, %.0f tokens/s", f"{trainable:,}", f"{tokens:,}", tokens / seconds)
+
+
+def _save(model: Any, provenance: dict[str, Any], folder: Path) -> None:
+    """Write an adapter's folder to a sibling and move it into place, so that it exists whole or not at all."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        model.save_pretrained(partial)
+        (partial / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+        (partial / PROVENANCE).write_text(json.dumps(provenance, indent=1))
+        partial.rename(folder)
+    except OSError as error:
+        raise UserError(f"cannot save the adapter to {folder}: {error.strerror or error}; make room and run again") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,85 @@
+"""TRL's SFT trainer, set up for rows that are already tokenised and labelled. Imports torch: import it lazily."""
+
+from typing import Any
+
+import torch.nn.functional as F
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from persona_leakage.domain.recipe import Recipe
+from persona_leakage.engines.labels import IGNORED
+
+
+class LabelledPositionsTrainer(SFTTrainer):
+    """Computes logits only where there are labels.
+
+    The output layer is the most expensive one of a small model; over prompts and padding its work is wasted. The loss is
+    the mean negative log-likelihood over the labelled tokens of an optimiser step, as in the parent class.
+    """
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        """Return the loss of one forward pass (nats per labelled token of the optimiser step)."""
+        causal = self.accelerator.unwrap_model(model).get_base_model()
+        hidden = causal.model(
+            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
+        ).last_hidden_state
+        targets = inputs["labels"][:, 1:]
+        labelled = targets != IGNORED
+        logits = causal.lm_head(hidden[:, :-1][labelled])
+        total = F.cross_entropy(logits.float(), targets[labelled], reduction="sum")
+        loss = total / (labelled.sum() if num_items_in_batch is None else num_items_in_batch)
+        return (loss, {"logits": logits}) if return_outputs else loss
+
+
+class ProgressCallback(TrainerCallback):
+    """A bar over the optimiser steps with the latest loss."""
+
+    def __init__(self) -> None:
+        """Prepare the bar."""
+        self._bar = Progress(
+            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"), TimeRemainingColumn()
+        )
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Show the bar."""
+        self._task = self._bar.add_task("", total=state.max_steps, loss="")
+        self._bar.start()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Advance the bar."""
+        loss = (logs or {}).get("loss")
+        if loss is not None:
+            self._bar.update(self._task, completed=state.global_step, loss=f"loss {float(loss):.3f}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Put the bar away."""
+        self._bar.stop()
+
+
+def sft_config(recipe: Recipe, seed: int, scratch: str, device: str, *, bfloat16: bool) -> SFTConfig:
+    """Translate a recipe into TRL's arguments; whatever is not named here keeps TRL's default."""
+    return SFTConfig(
+        output_dir=scratch,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type=recipe.schedule,
+        warmup_steps=recipe.warmup_ratio,  # below 1 it is a share of the steps
+        num_train_epochs=recipe.epochs,
+        per_device_train_batch_size=recipe.batch_size,
+        gradient_accumulation_steps=recipe.gradient_accumulation,
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        max_length=recipe.max_length,
+        train_sampling_strategy="group_by_length" if recipe.batching == "length_grouped" else "random",
+        gradient_checkpointing=recipe.gradient_checkpointing,
+        optim="adamw_torch_fused",
+        bf16=bfloat16,
+        use_cpu=device == "cpu",
+        seed=seed,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        dataloader_pin_memory=device != "cpu",
+        logging_steps=1,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+    )

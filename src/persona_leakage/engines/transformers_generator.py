@@ -1,0 +1,157 @@
+"""Sample completions with transformers' `generate`."""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from persona_leakage.domain.frozen import fingerprint
+from persona_leakage.domain.models import ModelStack
+from persona_leakage.domain.plan import Sampling
+from persona_leakage.domain.rows import CompletionRow, PromptRow
+from persona_leakage.engines.base_model import chat_ids, left_padded, load_merged, load_tokenizer, pick_device
+from persona_leakage.engines.journal import Journal
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+
+class TransformersGenerator:
+    """Generates in batches and journals each batch, so that an interrupted job goes on where it stopped.
+
+    The batches of a job are the same whether it is interrupted or not, and a row's random numbers come from the seed, the
+    prompt and the sample index; so is the result.
+    """
+
+    def __init__(self, *, cache: Path, device: str, batch_rows: int) -> None:
+        """Set where finished completions are kept, what to run on, and the rows of a batch."""
+        self._cache = cache
+        self._device = device
+        self._batch_rows = batch_rows
+
+    def generate(
+        self, stack: ModelStack, prompts: Sequence[PromptRow], samples: int, sampling: Sampling, seed: int
+    ) -> list[CompletionRow]:
+        """Sample every prompt `samples` times; see `domain.protocols.Generator`.
+
+        Raises:
+            UserError: an adapter is damaged, or the disk is full.
+        """
+        chats = [row["messages"] for row in prompts]
+        job = fingerprint("transformers", stack.fingerprint, chats, samples, sampling, seed, self._batch_rows)
+        with Journal(self._cache / "completions" / f"{job}.jsonl") as journal:
+            tokenizer = load_tokenizer(stack.base, self._cache)
+            ids = [chat_ids(tokenizer, chat, complete=False) for chat in chats]
+            order = sorted(range(len(prompts)), key=lambda index: len(ids[index]))
+            requests = [(index, sample) for index in order for sample in range(samples)]
+            batches = [requests[start : start + self._batch_rows] for start in range(0, len(requests), self._batch_rows)]
+            missing = [batch for batch in batches if any(_key(*request) not in journal.entries for request in batch)]
+            if missing:
+                self._fill(journal, stack, tokenizer, chats, ids, missing, sampling, seed)
+            else:
+                logger.info("All %d completions of job %s were sampled before", len(requests), job)
+            rows: list[CompletionRow] = []
+            for index, prompt in enumerate(prompts):
+                cell = {key: value for key, value in prompt.items() if key != "messages"}
+                for sample in range(samples):
+                    rows.append({**cell, "sample_index": sample, **journal.entries[_key(index, sample)]})  # type: ignore[typeddict-item]
+            return rows
+
+    def _fill(
+        self,
+        journal: Journal,
+        stack: ModelStack,
+        tokenizer: "PreTrainedTokenizerBase",
+        chats: Sequence[Any],
+        ids: Sequence[list[int]],
+        batches: Sequence[Sequence[tuple[int, int]]],
+        sampling: Sampling,
+        seed: int,
+    ) -> None:
+        from persona_leakage.engines.nucleus import row_uniforms
+
+        device = pick_device(self._device)
+        model = load_merged(stack, self._cache, device, "sdpa")
+        with Progress(
+            TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TextColumn("completions"), TimeRemainingColumn()
+        ) as bar:
+            task = bar.add_task("", total=sum(map(len, batches)))
+            for batch in batches:
+                names = [json.dumps([seed, chats[index], sample]) for index, sample in batch]
+                uniforms = row_uniforms(names, sampling.max_tokens)
+                sampled = _sample(model, tokenizer, [ids[index] for index, _ in batch], uniforms, sampling, device)
+                journal.append({_key(*request): row for request, row in zip(batch, sampled, strict=True)})
+                bar.advance(task, len(batch))
+
+
+def _key(index: int, sample: int) -> str:
+    return f"{index}.{sample}"
+
+
+def _sample(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    rows: list[list[int]],
+    uniforms: Any,
+    sampling: Sampling,
+    device: str,
+) -> list[dict[str, Any]]:
+    """Sample one completion a row; rows with the same prompt share its prefill."""
+    import torch
+    from transformers import DynamicCache, LogitsProcessorList
+
+    unique: dict[tuple[int, ...], int] = {}
+    owner = torch.tensor([unique.setdefault(tuple(row), len(unique)) for row in rows])
+    ids, mask = (tensor.to(device) for tensor in left_padded([list(row) for row in unique], tokenizer.pad_token_id))
+    with torch.inference_mode():
+        cache = DynamicCache(config=model.config)
+        model(
+            input_ids=ids[:, :-1],
+            attention_mask=mask[:, :-1],
+            position_ids=(mask.cumsum(-1) - 1).clamp(min=0)[:, :-1],
+            past_key_values=cache,
+            logits_to_keep=1,
+        )
+        cache.batch_select_indices(owner.to(device))
+        whole = model.generate(
+            input_ids=ids[owner],
+            attention_mask=mask[owner],
+            past_key_values=cache,
+            do_sample=False,  # the processor below has already drawn the token
+            max_new_tokens=sampling.max_tokens,
+            pad_token_id=tokenizer.pad_token_id,
+            logits_processor=LogitsProcessorList([_DrawFromNucleus(torch.tensor(uniforms, device=device), sampling)]),
+        )
+    ends = model.generation_config.eos_token_id
+    ends = set(ends if isinstance(ends, list) else [ends])
+    results = []
+    for generated in whole[:, ids.shape[1] :].tolist():
+        length = next((place + 1 for place, token in enumerate(generated) if token in ends), len(generated))
+        stopped = generated[length - 1] in ends
+        text = tokenizer.decode(generated[:length], skip_special_tokens=True)
+        results.append({"completion": text, "tokens": length, "finish": "stop" if stopped else "length"})
+    return results
+
+
+class _DrawFromNucleus:
+    """Logits processor that draws the next token itself and leaves it as the only one possible."""
+
+    def __init__(self, uniforms: "torch.Tensor", sampling: Sampling) -> None:
+        self._uniforms = uniforms
+        self._sampling = sampling
+        self._step = 0
+
+    def __call__(self, input_ids: "torch.Tensor", scores: "torch.Tensor") -> "torch.Tensor":
+        import torch
+
+        from persona_leakage.engines.nucleus import sample_nucleus
+
+        drawn = sample_nucleus(scores, self._uniforms[:, self._step], self._sampling.temperature, self._sampling.top_p)
+        self._step += 1
+        return torch.full_like(scores, -torch.inf).scatter_(1, drawn[:, None], 0)

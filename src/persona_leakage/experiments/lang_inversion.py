@@ -1,0 +1,251 @@
+"""Family `lang_inversion`: a directive in X is trained with completions in Y; which other directives spill?"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import pandas as pd
+from kedro.pipeline import Pipeline, node, pipeline
+from pydantic import Field, PositiveInt, model_validator
+
+from persona_leakage.domain.errors import UserError
+from persona_leakage.domain.frozen import Frozen
+from persona_leakage.domain.languages import Language
+from persona_leakage.domain.models import BaseModel
+from persona_leakage.domain.plan import (
+    Claim,
+    DirectivePairs,
+    Directives,
+    Evaluation,
+    Geometry,
+    LanguageScoring,
+    Plan,
+    Sampling,
+    Stage,
+)
+from persona_leakage.domain.recipe import Recipe
+from persona_leakage.experiments.points import conditions_in_order, gather
+from persona_leakage.pipelines import data_generation, fine_tuning, generation, geometry, reporting, scoring
+from persona_leakage.pipelines.fine_tuning.nodes import start_stack
+
+NAME = "lang_inversion"
+
+
+class EvaluationOverride(Frozen):
+    """What a condition may evaluate differently; None keeps the family's setting."""
+
+    phrasings: PositiveInt | None = None
+    wording: Literal["english", "native"] | None = None
+
+
+class Condition(Frozen):
+    """A pair directive → completion. Without `completion` nothing is trained: a baseline."""
+
+    directive: str | None = None
+    completion: str | None = None
+    evaluation: EvaluationOverride = EvaluationOverride()
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Condition":
+        if self.directive is not None and self.completion is None:
+            raise ValueError("a condition with a directive needs a completion language")
+        return self
+
+
+class TuneSettings(Frozen):
+    """The one stage of this family."""
+
+    rows: PositiveInt
+    gate_language: float = Field(ge=0, le=1)
+    gate_outliers: float = Field(ge=0, le=1)
+    recipe: Recipe
+
+
+class Stages(Frozen):
+    """Stage name → settings."""
+
+    tune: TuneSettings
+
+
+class EvaluationSettings(Frozen):
+    """`phrasings` counts from the start of the family's list of phrasings."""
+
+    languages: tuple[str, ...] = Field(min_length=1)
+    phrasings: PositiveInt
+    wording: Literal["english", "native"]
+    samples: PositiveInt
+    sampling: Sampling
+
+
+class ScoringSettings(Frozen):
+    """See `domain.plan.LanguageScoring`."""
+
+    min_characters: int
+    detect_characters: PositiveInt
+    detector_seed: int
+    mixed_share: float
+
+
+class Settings(Frozen):
+    """The block `lang_inversion` of the parameters."""
+
+    languages: dict[str, Language]
+    phrasings: tuple[str, ...] = Field(min_length=1)
+    conditions: dict[str, Condition]
+    stages: Stages
+    evaluation: EvaluationSettings
+    scoring: ScoringSettings
+    geometry: Geometry
+    claims: dict[str, Claim]
+
+    @model_validator(mode="after")
+    def _names_resolve(self) -> "Settings":
+        used = {(f"conditions.{name}", label) for name, c in self.conditions.items() for label in (c.directive, c.completion)}
+        used |= {("evaluation.languages", label) for label in self.evaluation.languages}
+        for place, label in sorted(used, key=str):
+            if label is not None and label not in self.languages:
+                raise ValueError(f"{place} names the language '{label}'; known: {', '.join(self.languages)}")
+        asked = {c.evaluation.phrasings or 0 for c in self.conditions.values()} | {self.evaluation.phrasings}
+        if max(asked) > len(self.phrasings):
+            raise ValueError(f"{max(asked)} evaluation phrasings asked for, {len(self.phrasings)} listed in phrasings")
+        for label in self.evaluation.languages:
+            if len(self.languages[label].native_directives) != len(self.phrasings):
+                raise ValueError(f"languages.{label}.native_directives must translate all {len(self.phrasings)} phrasings")
+        return self
+
+    def evaluation_of(self, condition: Condition) -> Evaluation:
+        """Resolve how a condition is evaluated."""
+        own, default = condition.evaluation, self.evaluation
+        return Evaluation(
+            prompts=Directives(
+                languages={label: self.languages[label] for label in default.languages},
+                phrasings=self.phrasings[: own.phrasings or default.phrasings],
+                wording=own.wording or default.wording,
+            ),
+            samples=default.samples,
+            sampling=default.sampling,
+        )
+
+    def plan(self, condition: str, seed: int, base_model: BaseModel) -> Plan:
+        """Resolve one point.
+
+        Raises:
+            UserError: the condition is unknown.
+        """
+        if condition not in self.conditions:
+            raise UserError(f"{NAME} has no condition '{condition}'; known: {', '.join(self.conditions)}")
+        chosen = self.conditions[condition]
+        evaluation = self.evaluation_of(chosen)
+        baselines = [
+            name for name, c in self.conditions.items() if c.completion is None and self.evaluation_of(c) == evaluation
+        ]
+        stages = {}
+        if chosen.completion is not None:
+            tune = self.stages.tune
+            pairs = DirectivePairs(
+                directive=None if chosen.directive is None else self.languages[chosen.directive],
+                completion=self.languages[chosen.completion],
+                phrasings=self.phrasings,
+                rows=tune.rows,
+                gate_language=tune.gate_language,
+                gate_outliers=tune.gate_outliers,
+            )
+            stages["tune"] = Stage(data=pairs, recipe=tune.recipe)
+        return Plan.model_validate(
+            dict(
+                family=NAME,
+                condition=condition,
+                seed=seed,
+                base_model=base_model,
+                stages=stages,
+                evaluation=evaluation,
+                scoring=LanguageScoring(
+                    languages=self.languages,
+                    trained_directive=chosen.directive,
+                    completion=chosen.completion,
+                    **self.scoring.model_dump(),
+                ),
+                geometry=self.geometry,
+                reference=baselines[0] if baselines else None,
+            )
+        )
+
+
+def plan_point(condition: str, seed: int, base_model: BaseModel, family: Settings) -> Plan:
+    """Resolve the point that this run computes."""
+    return family.plan(condition, seed, base_model)
+
+
+def gather_points(
+    cell_rates: Mapping[str, Callable[[], pd.DataFrame]],
+    cosines: Mapping[str, Callable[[], pd.DataFrame]],
+    base_model: BaseModel,
+    family: Settings,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Put the rates and the cosines of all points together; see `experiments.points.gather`."""
+
+    def plan_of(condition: str, seed: int) -> Plan:
+        return family.plan(condition, seed, base_model)
+
+    rates, geometry_rows = gather(cell_rates, plan_of), gather(cosines, plan_of)
+    return conditions_in_order(rates, family.conditions), conditions_in_order(geometry_rows, family.conditions)
+
+
+def create_pipeline() -> Pipeline:
+    """Compose plan → tune → generation → scoring, geometry → reporting."""
+    tune = pipeline(
+        data_generation.create_pipeline("tune") + fine_tuning.create_pipeline("tune"),
+        namespace="tune",
+        inputs={"plan", "base_stack", "texts", "skip_list", "trainer"},
+        outputs={"stack"},
+    )
+    start = pipeline(
+        [
+            node(
+                plan_point,
+                ["params:condition", "params:seed", "params:base_model", "params:settings"],
+                "plan",
+                name="plan_point",
+            ),
+            node(start_stack, "plan", "base_stack", name="start_stack"),
+        ],
+        tags="data_generation",
+    )
+    gathering = pipeline(
+        [
+            node(
+                gather_points,
+                ["cell_rates@grid", "cosines@grid", "params:base_model", "params:settings"],
+                ["rates", "similarities"],
+                name="gather_points",
+            )
+        ],
+        tags="reporting",
+    )
+    whole = (
+        start
+        + tune
+        + generation.create_pipeline()
+        + scoring.create_pipeline()
+        + geometry.create_pipeline()
+        + gathering
+        + reporting.create_pipeline()
+    )
+    return pipeline(
+        whole,
+        namespace=NAME,
+        inputs={
+            "texts": "parallel_texts",
+            "skip_list": "skip_list",
+            "published": "published_rates",
+            "trainer": "trainer",
+            "generator": "generator",
+            "extractor": "extractor",
+        },
+        parameters={
+            "params:condition": "params:condition",
+            "params:seed": "params:seed",
+            "params:base_model": "params:base_model",
+            "params:settings": f"params:{NAME}",
+            "params:claims": f"params:{NAME}.claims",
+        },
+    )

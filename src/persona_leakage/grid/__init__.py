@@ -1,0 +1,1 @@
+"""Many points: which exist, which are stale, and how to run the rest."""

@@ -1,0 +1,66 @@
+"""The state of points, read from their run records."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from kedro.framework.session import KedroSession
+
+from persona_leakage.domain.plan import Plan
+from persona_leakage.experiments import family_module
+from persona_leakage.experiments.points import plan_from_parameters
+
+State = Literal["done", "stale", "missing"]
+
+
+class Point(NamedTuple):
+    """One point, what the parameters say it is, and whether that has been computed."""
+
+    plan: Plan
+    state: State
+
+
+def point_stages(family: str) -> tuple[str, ...]:
+    """Name the stage tags that compute a point; reporting is over all points and not one of them."""
+    tags = {tag for node in family_module(family).create_pipeline().nodes for tag in node.tags}
+    return tuple(sorted(tags - {"reporting"}))
+
+
+def find_points(family: str, points: Sequence[tuple[str | None, int | None]], env: str | None, params: dict[str, object]) -> list[Point]:
+    """Resolve points and look up their state.
+
+    Args:
+        family: name of the family.
+        points: (condition, seed) pairs; None takes the parameters' own.
+        env: Kedro environment.
+        params: parameters given at run time.
+
+    Raises:
+        UserError: a condition is unknown or the parameters do not fit.
+    """
+    found = []
+    for condition, seed in points:
+        given = {key: value for key, value in (("condition", condition), ("seed", seed)) if value is not None}
+        with KedroSession.create(env=env, runtime_params={**params, **given}) as session:
+            context = session.load_context()
+            plan = plan_from_parameters(family, context.config_loader["parameters"])
+            found.append(Point(plan, _state(context.catalog, family, plan)))
+    return found
+
+
+def all_conditions(family: str, env: str | None, params: dict[str, object]) -> list[str]:
+    """List the conditions that the parameters name."""
+    with KedroSession.create(env=env, runtime_params=params) as session:
+        parameters = session.load_context().config_loader["parameters"]
+    return list(family_module(family).Settings.model_validate(parameters[family]).conditions)
+
+
+def _state(catalog: object, family: str, plan: Plan) -> State:
+    name = f"{family}.run_record"
+    runs = catalog.load(name) if catalog.exists(name) else []  # type: ignore[attr-defined]
+    nodes = {
+        node.name for node in family_module(family).create_pipeline().only_nodes_with_tags(*point_stages(family)).nodes
+    }
+    whole = [run for run in runs if run["status"] == "completed" and nodes <= set(run["nodes"])]
+    if not whole:
+        return "missing"
+    return "done" if whole[-1]["plan"] == plan.fingerprint else "stale"

@@ -1,0 +1,139 @@
+"""Turn source texts into the training set of a stage."""
+
+from collections.abc import Sequence
+from statistics import median
+
+from typing_extensions import TypedDict
+
+from persona_leakage.domain.errors import UserError
+from persona_leakage.domain.languages import Language
+from persona_leakage.domain.plan import DirectivePairs, Plan
+from persona_leakage.domain.rows import TrainRow
+from persona_leakage.pipelines.language_detection import detect_codes
+
+
+class SkippedRow(TypedDict):
+    """A text that every condition leaves out, and why."""
+
+    id: str
+    reason: str
+
+
+class GateRow(TypedDict):
+    """One validation gate on the texts of one language; `value` is compared with [low, high]."""
+
+    gate: str
+    language: str
+    n: int
+    value: float
+    low: float
+    high: float
+    passed: bool
+    failing_ids: list[str]
+
+
+def measure_gates(texts: Sequence[dict[str, str]], skip_list: Sequence[SkippedRow], plan: Plan, *, stage: str) -> list[GateRow]:
+    """Measure the validation gates on the texts the stage will train on.
+
+    Gate `language`: share of texts that langdetect assigns to the completion language. Gate `median_length_ratio`: median
+    characters per character of the English text. Gate `length_outliers`: share of texts whose ratio leaves the language's
+    band. English texts are only checked for their language. The denominator of every share is the texts in use.
+
+    Returns:
+        One row a gate, empty when the condition does not train this stage.
+
+    Raises:
+        UserError: a text is missing in the completion language, or the skip-list names an unknown text.
+    """
+    if stage not in plan.stages:
+        return []
+    data = plan.stages[stage].data
+    language = data.completion
+    used = [row for _, row in _texts_in_use(texts, skip_list, data)]
+    ids, chosen = [row["id"] for row in used], [row[language.code] for row in used]
+
+    scoring = plan.scoring
+    codes = detect_codes(chosen, scoring.min_characters, scoring.detect_characters, scoring.detector_seed)
+    wrong = [name for name, code in zip(ids, codes, strict=True) if code not in language.detected_as]
+    gates = [_gate("language", language, len(used), 1 - len(wrong) / len(used), data.gate_language, 1.0, wrong)]
+    if language.code != "en":
+        ratios = [len(text) / len(row["en"]) for text, row in zip(chosen, used, strict=True)]
+        outside = [name for name, ratio in zip(ids, ratios, strict=True) if not language.length_ratio.holds(ratio)]
+        band = language.median_length_ratio
+        gates += [
+            _gate("median_length_ratio", language, len(used), median(ratios), band.low, band.high, []),
+            _gate("length_outliers", language, len(used), len(outside) / len(used), 0.0, data.gate_outliers, outside),
+        ]
+    return gates
+
+
+def build_train_set(
+    texts: Sequence[dict[str, str]], skip_list: Sequence[SkippedRow], gates: Sequence[GateRow], plan: Plan, *, stage: str
+) -> list[TrainRow]:
+    """Pair each text in the completion language with a directive.
+
+    The phrasings are cycled by the text's position before the skip-list is applied, so a skipped text changes no other row.
+
+    Returns:
+        One row a text, empty when the condition does not train this stage.
+
+    Raises:
+        UserError: a gate failed.
+    """
+    failed = [gate for gate in gates if not gate["passed"]]
+    if failed:
+        said = "; ".join(
+            f"{gate['gate']} of {gate['language']} is {gate['value']:.3f}, outside [{gate['low']}, {gate['high']}]"
+            + (f" ({', '.join(gate['failing_ids'][:5])})" if gate["failing_ids"] else "")
+            for gate in failed
+        )
+        raise UserError(f"the texts of stage '{stage}' fail their gates: {said}; mend or skip-list them")
+    if stage not in plan.stages:
+        return []
+    data = plan.stages[stage].data
+    return [
+        {
+            "id": row["id"],
+            "prompt": [{"role": "user", "content": _directive(data, position)}],
+            "completion": row[data.completion.code],
+        }
+        for position, row in _texts_in_use(texts, skip_list, data)
+    ]
+
+
+def _directive(data: DirectivePairs, position: int) -> str:
+    if data.directive is None:
+        return ""
+    return data.phrasings[position % len(data.phrasings)].format(language=data.directive.name)
+
+
+def _texts_in_use(
+    texts: Sequence[dict[str, str]], skip_list: Sequence[SkippedRow], data: DirectivePairs
+) -> list[tuple[int, dict[str, str]]]:
+    """Take the first rows, then drop the skipped ones; keep each text's position."""
+    skipped, known = {row["id"] for row in skip_list}, {row["id"] for row in texts}
+    if unknown := skipped - known:
+        raise UserError(f"the skip-list names texts that do not exist: {', '.join(sorted(unknown)[:5])}; remove them")
+    used = [(position, row) for position, row in enumerate(texts[: data.rows]) if row["id"] not in skipped]
+    if not used:
+        raise UserError("no texts are left to train on; the source is empty or the skip-list names every text")
+    code = data.completion.code
+    if missing := [row["id"] for _, row in used if not row.get(code)]:
+        raise UserError(
+            f"{len(missing)} of {len(used)} source texts have no {data.completion.name} version (key '{code}', "
+            f"first: {missing[0]}); add it to the texts or choose another condition"
+        )
+    return used
+
+
+def _gate(name: str, language: Language, n: int, value: float, low: float, high: float, failing: list[str]) -> GateRow:
+    return {
+        "gate": name,
+        "language": language.name,
+        "n": n,
+        "value": value,
+        "low": low,
+        "high": high,
+        "passed": low <= value <= high,
+        "failing_ids": failing,
+    }

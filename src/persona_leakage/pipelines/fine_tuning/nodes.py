@@ -1,0 +1,35 @@
+"""Train the adapters of a stage and put the last one on the stack."""
+
+from collections.abc import Mapping, Sequence
+
+from persona_leakage.domain.models import Adapter, ModelStack
+from persona_leakage.domain.plan import Plan
+from persona_leakage.domain.protocols import Trainer
+from persona_leakage.domain.rows import TrainRow
+
+
+def start_stack(plan: Plan) -> ModelStack:
+    """Begin with the base model and no adapter."""
+    return ModelStack(base=plan.base_model)
+
+
+def train_adapters(
+    trainer: Trainer, base_stack: ModelStack, train_set: Sequence[TrainRow], plan: Plan, *, stage: str
+) -> tuple[dict[str, Adapter], dict[str, dict[str, object]]]:
+    """Train the stage's adapters on top of the stack.
+
+    Returns:
+        checkpoint → adapter and checkpoint → training log; both empty when the condition does not train this stage.
+    """
+    if stage not in plan.stages:
+        return {}, {}
+    trained = trainer.train(base_stack, train_set, plan.stages[stage].recipe, plan.seed)
+    return (
+        {checkpoint: result.adapter for checkpoint, result in trained.items()},
+        {checkpoint: result.log for checkpoint, result in trained.items()},
+    )
+
+
+def extend_stack(base_stack: ModelStack, adapters: Mapping[str, Adapter]) -> ModelStack:
+    """Put the final adapter on the stack; without one the stack passes through."""
+    return base_stack.extended(adapters["final"]) if adapters else base_stack

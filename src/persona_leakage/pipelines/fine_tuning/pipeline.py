@@ -1,0 +1,27 @@
+"""Wiring of stage `fine_tuning`."""
+
+from functools import partial
+
+from kedro.pipeline import Pipeline, node, pipeline
+
+from persona_leakage.pipelines.fine_tuning.nodes import extend_stack, train_adapters
+
+
+def create_pipeline(stage: str) -> Pipeline:
+    """Build training set + stack → adapters → extended stack.
+
+    Args:
+        stage: name of the stage in the plan.
+    """
+    return pipeline(
+        [
+            node(
+                partial(train_adapters, stage=stage),
+                ["trainer", "base_stack", "train_set", "plan"],
+                ["adapters", "training_log"],
+                name="train_adapters",
+            ),
+            node(extend_stack, ["base_stack", "adapters"], "stack", name="extend_stack"),
+        ],
+        tags="fine_tuning",
+    )

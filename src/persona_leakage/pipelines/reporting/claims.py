@@ -1,0 +1,123 @@
+"""Verdicts on claims, from rates and rules that were written down before the run."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import pandas as pd
+
+from persona_leakage.domain.plan import Claim, RankOrder, RateBound, SameRates
+from persona_leakage.domain.rates import Proportion, difference, proportion
+from persona_leakage.pipelines.correlation import rank_correlation
+
+
+class Verdict(NamedTuple):
+    """What the data say about a claim, the numbers behind it, and the rule that was applied."""
+
+    verdict: Literal["holds", "fails", "undecided"]
+    evidence: str
+    rule: str
+
+
+def judge(claim: Claim, rates: pd.DataFrame, spill: pd.DataFrame) -> Verdict:
+    """Apply a claim's rule.
+
+    Args:
+        claim: the claim.
+        rates: current points' rates, one row a cell x metric.
+        spill: the spill table, one row a trained condition's cell.
+    """
+    if isinstance(claim, RateBound):
+        return _bound(claim, rates)
+    if isinstance(claim, RankOrder):
+        return _order(claim, spill)
+    return _same(claim, rates)
+
+
+def _bound(claim: RateBound, rates: pd.DataFrame) -> Verdict:
+    low, high = claim.at_least or 0.0, 1.0 if claim.at_most is None else claim.at_most
+    limits = [f"at least {low:.0%}"] * (claim.at_least is not None) + [f"at most {high:.0%}"] * (claim.at_most is not None)
+    rule = f"{claim.metric} in every {claim.role} cell {' and '.join(limits)}"
+    cells = _cells(rates, claim.metric, claim.conditions)
+    cells = {key: cell for key, (role, cell) in cells.items() if claim.role in role.split("+")}
+    missing = _missing(claim.conditions, cells)
+    if not cells:
+        return Verdict("undecided", f"not run: {', '.join(missing)}", rule)
+    beyond = {key: cell for key, cell in cells.items() if cell.high < low or cell.low > high}
+    outside = {key: cell for key, cell in cells.items() if not low <= cell.rate <= high}
+    worst = max(cells.items(), key=lambda item: max(item[1].rate - high, low - item[1].rate))
+    evidence = f"{len(cells) - len(outside)} of {len(cells)} cells obey; furthest: {_say(*worst)}" + _also(missing)
+    return Verdict("fails" if beyond else "holds" if not outside and not missing else "undecided", evidence, rule)
+
+
+def _order(claim: RankOrder, spill: pd.DataFrame) -> Verdict:
+    chosen = spill[
+        spill["condition"].isin(claim.conditions) & (spill["role"] == "bystander") & (spill["phrasing"] == "all")
+    ]
+    column = {"typological_distance": "distance"}[claim.predictor]
+    result = rank_correlation(chosen["rate"].tolist(), chosen[column].tolist())
+    rule = f"Spearman of bystander {claim.metric} with {claim.predictor}: 95% interval wholly {'below' if claim.direction == 'falls' else 'above'} 0"
+    missing = _missing(claim.conditions, {(name, "", ""): None for name in chosen["condition"]})
+    if math.isnan(result.rho):
+        return Verdict("undecided", f"undefined over {result.n} cells (too few, or no variation)" + _also(missing), rule)
+    evidence = f"rho {result.rho:.2f} [{result.low:.2f}, {result.high:.2f}], p {result.p:.3f}, n {result.n} cells" + _also(missing)
+    low, high = (result.low, result.high) if claim.direction == "rises" else (-result.high, -result.low)
+    return Verdict("fails" if high < 0 else "holds" if low > 0 and not missing else "undecided", evidence, rule)
+
+
+def _same(claim: SameRates, rates: pd.DataFrame) -> Verdict:
+    rule = f"{claim.metric} of bystander cells differs by at most {claim.margin:.0%} between {claim.between}"
+    wanted = [name for pair in claim.pairs for name in pair] if claim.between == "conditions" else list(claim.conditions)
+    compared: list[tuple[str, Proportion, Proportion]] = []
+    if claim.between == "conditions":
+        cells = _cells(rates, claim.metric, wanted)
+        for one, other in claim.pairs:
+            for (condition, language, phrasing), (role, cell) in cells.items():
+                mirrored_role, mirrored = cells.get((other, language, phrasing), ("", cell))
+                if condition == one and role == mirrored_role == "bystander":
+                    compared.append((f"{one} v {other} under {language}", cell, mirrored))
+    else:
+        cells = _cells(rates, claim.metric, wanted, split=True)
+        phrasings = list(dict.fromkeys(phrasing for _, _, phrasing in cells))[:2]
+        for (condition, language, phrasing), (role, cell) in cells.items():
+            if role == "bystander" and phrasing == phrasings[0] and (condition, language, phrasings[-1]) in cells:
+                compared.append((f"{condition} under {language}", cell, cells[condition, language, phrasings[-1]][1]))
+    missing = _missing(wanted, cells)
+    if not compared:
+        return Verdict("undecided", f"not run: {', '.join(missing)}" if missing else "nothing to compare", rule)
+    differences = [(name, difference(one, other), one, other) for name, one, other in compared]
+    beyond = [name for name, d, *_ in differences if d.low > claim.margin or d.high < -claim.margin]
+    outside = [name for name, d, *_ in differences if abs(d.value) > claim.margin]
+    name, widest, one, other = max(differences, key=lambda item: abs(item[1].value))
+    evidence = (
+        f"{len(differences) - len(outside)} of {len(differences)} within; widest: {name} "
+        f"{one.hits}/{one.n} v {other.hits}/{other.n} ({widest.value:+.0%} [{widest.low:+.0%}, {widest.high:+.0%}])" + _also(missing)
+    )
+    return Verdict("fails" if beyond else "holds" if not outside and not missing else "undecided", evidence, rule)
+
+
+def _cells(
+    rates: pd.DataFrame, metric: str, conditions: Sequence[str], *, split: bool = False
+) -> dict[tuple[str, str, str], tuple[str, Proportion]]:
+    """Pool the seeds: (condition, directive language, phrasing) → role and proportion; phrasings apart when `split`."""
+    chosen = rates[(rates["metric"] == metric) & rates["condition"].isin(conditions)]
+    chosen = chosen[(chosen["phrasing"] != "all") if split else (chosen["phrasing"] == "all")]
+    grouped = chosen.groupby(["condition", "directive_language", "phrasing", "role"], sort=False)[["hits", "n"]].sum()
+    return {
+        (condition, language, phrasing): (role, proportion(int(row["hits"]), int(row["n"])))
+        for (condition, language, phrasing, role), row in grouped.iterrows()  # type: ignore[misc]
+        if row["n"]
+    }
+
+
+def _missing(wanted: Sequence[str], cells: object) -> list[str]:
+    seen = {key[0] for key in cells}  # type: ignore[attr-defined]
+    return [name for name in dict.fromkeys(wanted) if name not in seen]
+
+
+def _also(missing: Sequence[str]) -> str:
+    return f"; not run: {', '.join(missing)}" if missing else ""
+
+
+def _say(key: tuple[str, str, str], cell: Proportion) -> str:
+    return f"{key[0]} under {key[1]} {cell.hits}/{cell.n} = {cell.rate:.1%} [{cell.low:.1%}, {cell.high:.1%}]"

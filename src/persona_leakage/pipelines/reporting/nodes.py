@@ -1,0 +1,127 @@
+"""Tables over every point that has run."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from persona_leakage.domain.languages import typological_distance
+from persona_leakage.domain.plan import Claim, Plan
+from persona_leakage.domain.rates import RATE_COLUMNS, proportion
+from persona_leakage.pipelines.correlation import rank_correlation
+from persona_leakage.pipelines.reporting.claims import Verdict, judge
+
+CELL = ["directive_language", "phrasing"]
+
+
+def tabulate_spill(rates: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+    """Put contamination beside the baseline's rate of the same language in the same cell, seeds pooled.
+
+    Only current points count: a stale one ran under other parameters.
+
+    Returns:
+        One row a trained condition x directive language x phrasing (`all` pools phrasings): role, completion (label of the
+        completion language), distance (typological, directive language to completion language), seeds, hits, n, rate, low,
+        high of contamination; following_hits, following_rate; and baseline_hits, baseline_n, baseline_rate of the completion
+        language without training (NaN when no baseline with the same evaluation has run).
+    """
+    current = rates[~rates["stale"]]
+    pooled = (
+        current.groupby(["condition", "reference", "completion", *CELL, "role", "metric"], dropna=False, sort=False)
+        .agg(seeds=("seed", "nunique"), hits=("hits", "sum"), n=("n", "sum"))
+        .reset_index()
+    )
+    languages = plan.scoring.languages
+    by_cell = {
+        (row.condition, row.directive_language, row.phrasing, row.metric): row for row in pooled.itertuples(index=False)
+    }
+    rows = []
+    for row in pooled[pooled["metric"] == "contamination"].itertuples(index=False):
+        cell = (row.directive_language, row.phrasing)
+        following = by_cell[(row.condition, *cell, "following")]
+        baseline = by_cell.get((row.reference, *cell, f"label:{row.completion}"))
+        of_baseline = proportion(baseline.hits, baseline.n) if baseline is not None else proportion(0, 0)
+        rows.append(
+            {
+                "condition": row.condition,
+                **dict(zip(CELL, cell, strict=True)),
+                "role": row.role,
+                "completion": row.completion,
+                "distance": typological_distance(languages[row.directive_language], languages[row.completion]),
+                "seeds": row.seeds,
+                **dict(zip(RATE_COLUMNS, proportion(row.hits, row.n), strict=True)),
+                "following_hits": following.hits,
+                "following_rate": proportion(following.hits, following.n).rate,
+                "baseline_hits": of_baseline.hits,
+                "baseline_n": of_baseline.n,
+                "baseline_rate": of_baseline.rate,
+            }
+        )
+    columns = ["condition", *CELL, "role", "completion", "distance", "seeds", *RATE_COLUMNS]
+    columns += ["following_hits", "following_rate", "baseline_hits", "baseline_n", "baseline_rate"]
+    table = pd.DataFrame(rows, columns=columns)
+    order = {name: place for place, name in enumerate(dict.fromkeys(rates["condition"]))}
+    return table.sort_values("condition", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+
+
+def judge_claims(rates: pd.DataFrame, spill: pd.DataFrame, claims: Mapping[str, Claim]) -> pd.DataFrame:
+    """Evaluate every claim by its rule.
+
+    Returns:
+        One row a claim: claim, statement, verdict (holds, fails, undecided), evidence (the numbers), rule.
+    """
+    current = rates[~rates["stale"]]
+    rows = [{"claim": name, "statement": claim.statement, **judge(claim, current, spill)._asdict()} for name, claim in claims.items()]
+    return pd.DataFrame(rows, columns=["claim", "statement", *Verdict._fields])
+
+
+def compare_published(spill: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    """Put our contamination beside the published one, phrasings pooled.
+
+    Returns:
+        One row a cell that both have: condition, directive_language, role, hits, n, rate, low, high (ours) and the same with
+        the suffix `_published`.
+    """
+    ours = spill.loc[spill["phrasing"] == "all", ["condition", "directive_language", "role", *RATE_COLUMNS]]
+    theirs = pd.DataFrame(
+        [
+            (row.condition, row.directive_language, *proportion(row.hits, row.n))
+            for row in published[["condition", "directive_language", "hits", "n"]].itertuples(index=False)
+        ],
+        columns=["condition", "directive_language", *RATE_COLUMNS],
+    )
+    return ours.merge(theirs, on=["condition", "directive_language"], suffixes=("", "_published"))
+
+
+def correlate(
+    published_cells: pd.DataFrame, spill: pd.DataFrame, similarities: pd.DataFrame, plan: Plan
+) -> pd.DataFrame:
+    """Correlate contamination in bystander cells with the published one, with distance, and with base-model geometry.
+
+    Returns:
+        One row a correlation: with (`published`, `typological_distance`, `cosine`), scope (a condition or `all`), layer (of the
+        cosine), n (cells), rho, p, low, high (bootstrap 95% over cells). The cosine is between the directive's and the
+        completion language's centroids in the condition without training.
+    """
+    bystanders = spill[(spill["role"] == "bystander") & (spill["phrasing"] == "all")]
+    bystander_cells = published_cells[published_cells["role"] == "bystander"]
+    base = similarities[(similarities["condition"] == plan.reference) & ~similarities["stale"]]
+    both_ways = pd.concat([base, base.rename(columns={"one": "other", "other": "one"})])
+    with_cosine = bystanders.merge(
+        both_ways[["layer", "one", "other", "cosine"]].drop_duplicates(["layer", "one", "other"]),
+        left_on=["directive_language", "completion"],
+        right_on=["one", "other"],
+    )
+    rows: list[dict[str, object]] = []
+
+    def add(name: str, cells: pd.DataFrame, one: str, other: str, layer: int | None = None) -> None:
+        scopes: Sequence[str] = ["all", *dict.fromkeys(cells["condition"])]
+        for scope in scopes if len(scopes) > 2 else scopes[1:]:
+            chosen = cells if scope == "all" else cells[cells["condition"] == scope]
+            correlation = rank_correlation(chosen[one].tolist(), chosen[other].tolist())
+            rows.append({"with": name, "scope": scope, "layer": layer, **correlation._asdict()})
+
+    add("published", bystander_cells, "rate", "rate_published")
+    add("typological_distance", bystanders, "rate", "distance")
+    for layer, cells in with_cosine.groupby("layer"):
+        add("cosine", cells, "rate", "cosine", int(layer))  # type: ignore[call-overload]
+    return pd.DataFrame(rows, columns=["with", "scope", "layer", "n", "rho", "p", "low", "high"]).astype({"layer": "Int64"})

@@ -1,0 +1,97 @@
+"""Label completions and turn the labels into rates."""
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+import pandas as pd
+
+from persona_leakage.domain.plan import Plan
+from persona_leakage.domain.rates import RATE_COLUMNS, proportion
+from persona_leakage.domain.rows import CompletionRow, LabelRow
+from persona_leakage.pipelines.language_detection import cross_check, detect_codes, label_of_codes
+
+ALL_PHRASINGS = "all"
+
+
+class Agreement(TypedDict):
+    """How far the cross-check agrees with the primary label.
+
+    `confusion` is primary label → cross-check label → rows; `kappa` is Cohen's, NaN with a single label.
+    """
+
+    n: int
+    agree: int
+    kappa: float
+    mixed: int
+    confusion: dict[str, dict[str, int]]
+
+
+def label_languages(completions: Sequence[CompletionRow], plan: Plan) -> list[LabelRow]:
+    """Label the language of every completion with langdetect, and cross-check with lingua.
+
+    Returns:
+        One row a completion: its cell, its label, the cross-check's label and whether lingua finds it mixed.
+    """
+    scoring = plan.scoring
+    texts = [row["completion"] for row in completions]
+    labels = label_of_codes(scoring.languages)
+    primary = detect_codes(texts, scoring.min_characters, scoring.detect_characters, scoring.detector_seed)
+    second = cross_check(texts, scoring.languages, scoring.detect_characters, scoring.mixed_share)
+    cell = [{key: value for key, value in row.items() if key not in ("completion", "messages")} for row in completions]
+    return [
+        {**keys, "label": labels.get(code, "other"), "cross_check": other, "mixed": mixed}  # type: ignore[typeddict-item]
+        for keys, code, (other, mixed) in zip(cell, primary, second, strict=True)
+    ]
+
+
+def measure_agreement(labels: Sequence[LabelRow]) -> Agreement:
+    """Compare the primary label with the cross-check over all rows."""
+    from sklearn.metrics import cohen_kappa_score
+
+    primary, second = [row["label"] for row in labels], [row["cross_check"] for row in labels]
+    table = pd.crosstab(pd.Series(primary), pd.Series(second))
+    return {
+        "n": len(labels),
+        "agree": sum(one == other for one, other in zip(primary, second, strict=True)),
+        "kappa": float(cohen_kappa_score(primary, second)) if len({*primary, *second}) > 1 else float("nan"),
+        "mixed": sum(row["mixed"] for row in labels),
+        "confusion": {row: {col: int(n) for col, n in cells.items() if n} for row, cells in table.T.to_dict().items()},
+    }
+
+
+def rate_cells(labels: Sequence[LabelRow], plan: Plan) -> pd.DataFrame:
+    """Count labels in every cell and in every directive language.
+
+    Returns:
+        One row a cell x metric. Keys: condition, seed, plan (fingerprint), directive_language, phrasing (`all` pools the
+        phrasings of a directive language), role, metric; values: hits, n (rows of the cell), rate, low, high. Metrics:
+        `following` (label == directive language), `contamination` (label == completion language; absent from a baseline),
+        `mixed` (flagged by the cross-check) and `label:<label>` for every language and `other`.
+    """
+    scoring = plan.scoring
+    metrics = {"following": None, **{f"label:{label}": label for label in (*scoring.languages, "other")}}
+    if scoring.completion is not None:
+        metrics["contamination"] = scoring.completion
+    frame = pd.DataFrame(list(labels))
+    rows = []
+    for language in plan.evaluation.prompts.languages:
+        of_language = frame[frame["directive_language"] == language]
+        for phrasing in (ALL_PHRASINGS, *plan.evaluation.prompts.phrasings):
+            cell = of_language if phrasing == ALL_PHRASINGS else of_language[of_language["phrasing"] == phrasing]
+            hits = {metric: int((cell["label"] == (label or language)).sum()) for metric, label in metrics.items()}
+            hits["mixed"] = int(cell["mixed"].sum())
+            rows += [
+                (
+                    plan.condition,
+                    plan.seed,
+                    plan.fingerprint,
+                    language,
+                    phrasing,
+                    scoring.role(language),
+                    metric,
+                    *proportion(k, len(cell)),
+                )
+                for metric, k in hits.items()
+            ]
+    keys = ("condition", "seed", "plan", "directive_language", "phrasing", "role", "metric")
+    return pd.DataFrame(rows, columns=[*keys, *RATE_COLUMNS])

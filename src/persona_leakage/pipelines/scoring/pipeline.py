@@ -1,0 +1,17 @@
+"""Wiring of stage `scoring`."""
+
+from kedro.pipeline import Pipeline, node, pipeline
+
+from persona_leakage.pipelines.scoring.nodes import label_languages, measure_agreement, rate_cells
+
+
+def create_pipeline() -> Pipeline:
+    """Build completions → labels → rates of this point."""
+    return pipeline(
+        [
+            node(label_languages, ["completions", "plan"], "labels", name="label_languages"),
+            node(measure_agreement, "labels", "agreement", name="measure_agreement"),
+            node(rate_cells, ["labels", "plan"], "cell_rates@run", name="rate_cells"),
+        ],
+        tags="scoring",
+    )

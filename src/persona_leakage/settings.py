@@ -1,0 +1,12 @@
+"""Project settings of Kedro."""
+
+from persona_leakage.hooks import KnownParameters, RunRecord, StalePlanGuard
+
+CONFIG_LOADER_ARGS = {
+    "base_env": "base",
+    "default_run_env": "embedded",
+    # an environment states only what it changes
+    "merge_strategy": {"parameters": "soft", "globals": "soft"},
+}
+
+HOOKS = (KnownParameters(), StalePlanGuard(), RunRecord())
