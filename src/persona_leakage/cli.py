@@ -9,7 +9,7 @@ from typing import Any
 import click
 from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.cli.utils import _split_params, env_option, split_string
-from kedro.validation.exceptions import ParameterValidationError
+from kedro.framework.project import pipelines
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.experiments import FAMILIES
@@ -43,9 +43,6 @@ def _user_message(error: BaseException | None) -> str | None:
     while error is not None:
         if isinstance(error, UserError):
             return str(error)
-        if isinstance(error, ParameterValidationError):
-            problems = [line.removeprefix("- ") for line in str(error).splitlines()[1:]]
-            return "; ".join(problem.split(" for parameter ", 1)[-1] for problem in problems)
         error = error.__cause__ or error.__context__
     return None
 
@@ -54,7 +51,12 @@ def _user_message(error: BaseException | None) -> str | None:
 def _run(**options: Any) -> Any:
     from persona_leakage.grid.points import find_points, point_stages
 
-    family = options["pipeline"]
+    if options["pipeline"] and not options["pipelines"]:  # Kedro deprecates the singular; people use it
+        options = {**options, "pipeline": None, "pipelines": [options["pipeline"]]}
+    for name in options["pipelines"]:
+        if name not in pipelines:
+            raise UserError(f"there is no pipeline '{name}'; known: {', '.join(sorted(pipelines))}")
+    family = options["pipelines"][0] if len(options["pipelines"]) == 1 else None
     if family in FAMILIES and not any(options[name] for name in _SLICES):
         params = options["params"] or {}
         (point,) = find_points(family, [(None, None)], options["env"], params)
@@ -81,7 +83,9 @@ cli.add_command(run)
 @click.option("--params", default="", callback=_split_params, help="As for kedro run.")
 @env_option
 @_for_people
-def grid(family: str, conditions: list[str], seeds: list[str], jobs: int, dry_run: bool, params: dict[str, Any], env: str | None) -> None:
+def grid(
+    family: str, conditions: list[str], seeds: list[str], jobs: int, dry_run: bool, params: dict[str, Any], env: str | None
+) -> None:
     """Run every condition x seed of a FAMILY, one process a point, then the report.
 
     Points that are done under the current parameters are skipped, stale ones run again.
@@ -115,7 +119,9 @@ def grid(family: str, conditions: list[str], seeds: list[str], jobs: int, dry_ru
         options = {option.name: option.get_default(click.Context(run)) for option in run.params}
         finished = next(point.plan for point in points if point not in [outcome.point for outcome in failed])
         params = {**params, "condition": finished.condition, "seed": finished.seed}
-        run.callback(**{**options, "pipeline": family, "env": env, "params": params, "tags": ("reporting",)})  # type: ignore[misc]
+        run.callback(**{**options, "pipelines": [family], "env": env, "params": params, "tags": ("reporting",)})  # type: ignore[misc]
     if failed:
         lines = [f"  {o.point.plan.condition} seed {o.point.plan.seed}: {o.last_line} (log: {o.log})" for o in failed]
-        raise click.ClickException(f"{len(failed)} of {len(todo)} points failed; run the same command to try them again:\n" + "\n".join(lines))
+        raise click.ClickException(
+            f"{len(failed)} of {len(todo)} points failed; run the same command to try them again:\n" + "\n".join(lines)
+        )

@@ -16,7 +16,7 @@ from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.plan import Plan
 from persona_leakage.experiments import FAMILIES
 from persona_leakage.experiments.points import plan_from_parameters
-from persona_leakage.run_record import describe_code, describe_machine, now
+from persona_leakage.run_record import describe_code, describe_machine, now, peak_rss_gib
 
 logger = logging.getLogger(__name__)
 
@@ -72,9 +72,10 @@ class StalePlanGuard:
         saved, wanted = catalog.load(f"{family}.plan"), _plan(family, catalog)
         if saved.fingerprint != wanted.fingerprint:
             changed = [name for name in Plan.model_fields if getattr(saved, name) != getattr(wanted, name)]
+            point = f"{family} {wanted.condition} seed {wanted.seed}"
             raise UserError(
-                f"{family} {wanted.condition} seed {wanted.seed} was last run with other parameters ({', '.join(changed)}); its "
-                "artifacts are stale: run the pipeline from the start, without --from-nodes, --tags or --only-missing-outputs"
+                f"{point} was last run with other parameters ({', '.join(changed)}), so its "
+                "artifacts are stale; run the pipeline whole, without --from-nodes, --tags or --only-missing-outputs"
             )
 
 
@@ -98,8 +99,9 @@ class RunRecord:
 
     @hook_impl
     def after_node_run(self, node: Node) -> None:
-        """Note a node's seconds."""
-        self._record["nodes"][node.name] = round(time.perf_counter() - self._node_started[node.name], 3)
+        """Note a node's seconds and the process's peak memory up to its end."""
+        seconds = round(time.perf_counter() - self._node_started[node.name], 3)
+        self._record["nodes"][node.name] = {"seconds": seconds, "peak_rss_gib": peak_rss_gib()}
 
     @hook_impl
     def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:

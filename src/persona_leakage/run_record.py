@@ -11,12 +11,28 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "transformers", "peft", "trl", "kedro", "kedro-datasets", "langdetect", "lingua-language-detector", "pandas", "scipy")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "kedro",
+    "kedro-datasets",
+    "langdetect",
+    "lingua-language-detector",
+    "pandas",
+    "scipy",
+)
 
 
 def now() -> str:
     """Return the time in UTC, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def peak_rss_gib() -> float:
+    """Return the largest resident memory this process has had."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
 
 
 def describe_code(project: Path) -> dict[str, Any]:
@@ -40,7 +56,7 @@ def describe_machine() -> dict[str, Any]:
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
         "gpu": gpu,
-        "peak_rss_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "peak_rss_gib": peak_rss_gib(),
     }
 
 

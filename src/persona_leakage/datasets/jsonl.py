@@ -68,14 +68,16 @@ class JSONLinesDataset(AbstractVersionedDataset[list[dict[str, Any]], list[dict[
                 try:
                     row = json.loads(line)
                 except json.JSONDecodeError as error:
-                    raise UserError(f"{here}: not JSON ({error.msg} at column {error.colno}); mend or remove the line") from error
+                    raise UserError(
+                        f"{here}: not JSON ({error.msg} at column {error.colno}); mend or remove the line"
+                    ) from error
                 if not isinstance(row, dict):
                     raise UserError(f"{here}: not a JSON object but {type(row).__name__}; mend or remove the line")
                 if row_type is not None:
                     try:
                         row_type.validate_python(row)
                     except ValidationError as error:
-                        raise UserError(f"{here}: {one_line(error)}") from error
+                        raise UserError(f"{here}: {one_line(error, 'row')}") from error
                 if self._unique is not None:
                     if row[self._unique] in seen:
                         raise UserError(f"{here}: {self._unique} '{row[self._unique]}' appears a second time; make it unique")

@@ -15,24 +15,28 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @classmethod
-    def model_validate(cls, obj: Any, **kwargs: Any) -> Self:
-        """Validate like pydantic does, but fail with one line that names the key and the value.
+    def checked(cls, value: Any, name: str) -> Self:
+        """Validate a value that the user wrote under a name.
 
         Raises:
-            UserError: `obj` does not fit the type.
+            UserError: the value does not fit the type; one line names every key at fault.
         """
         try:
-            return super().model_validate(obj, **kwargs)
+            return cls.model_validate(value)
         except ValidationError as error:
-            raise UserError(one_line(error)) from error
+            raise UserError(one_line(error, name)) from error
 
 
-def one_line(error: ValidationError) -> str:
+def one_line(error: ValidationError, name: str) -> str:
     """Say every problem of a validation error as `key: problem (got value)`, joined by semicolons."""
-    return "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc']) or 'value'}: {problem['msg']} (got {problem['input']!r:.80})"
-        for problem in error.errors()
-    )
+    problems = []
+    for problem in error.errors():
+        key = ".".join([name, *map(str, problem["loc"])])
+        if problem["type"] == "extra_forbidden":
+            problems.append(f"{key}: there is no such key; correct its spelling or remove it")
+        else:
+            problems.append(f"{key}: {problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r:.80})")
+    return "; ".join(problems)
 
 
 def fingerprint(*parts: Any) -> str:

@@ -31,9 +31,7 @@ def label_tokens(
         UserError: the template does not keep the prompt as a prefix, or truncation leaves no label.
     """
     prompt = chat_ids(tokenizer, row["prompt"], complete=False)
-    whole = chat_ids(
-        tokenizer, [*row["prompt"], {"role": "assistant", "content": row["completion"]}], complete=True
-    )
+    whole = chat_ids(tokenizer, [*row["prompt"], {"role": "assistant", "content": row["completion"]}], complete=True)
     if whole[: len(prompt)] != prompt:
         raise UserError(f"the chat template changes the prompt of row {row['id']} when the answer follows; use another")
     if loss == "full":

@@ -54,7 +54,7 @@ class PeftTrainer:
         from peft import LoraConfig, get_peft_model
         from transformers import set_seed
 
-        from persona_leakage.engines.sft import ProgressCallback, LabelledPositionsTrainer, sft_config
+        from persona_leakage.engines.sft import LabelledPositionsTrainer, ProgressCallback, sft_config
 
         device = pick_device(self._device)
         tokenizer = load_tokenizer(stack.base, self._cache)

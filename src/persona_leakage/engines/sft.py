@@ -18,7 +18,9 @@ class LabelledPositionsTrainer(SFTTrainer):
     the mean negative log-likelihood over the labelled tokens of an optimiser step, as in the parent class.
     """
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         """Return the loss of one forward pass (nats per labelled token of the optimiser step)."""
         causal = self.accelerator.unwrap_model(model).get_base_model()
         hidden = causal.model(

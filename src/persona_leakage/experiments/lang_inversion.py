@@ -150,23 +150,24 @@ class Settings(Frozen):
                 gate_outliers=tune.gate_outliers,
             )
             stages["tune"] = Stage(data=pairs, recipe=tune.recipe)
-        return Plan.model_validate(
-            dict(
-                family=NAME,
-                condition=condition,
-                seed=seed,
-                base_model=base_model,
-                stages=stages,
-                evaluation=evaluation,
-                scoring=LanguageScoring(
+        return Plan.checked(
+            {
+                "family": NAME,
+                "condition": condition,
+                "seed": seed,
+                "base_model": base_model,
+                "stages": stages,
+                "evaluation": evaluation,
+                "scoring": LanguageScoring(
                     languages=self.languages,
                     trained_directive=chosen.directive,
                     completion=chosen.completion,
                     **self.scoring.model_dump(),
                 ),
-                geometry=self.geometry,
-                reference=baselines[0] if baselines else None,
-            )
+                "geometry": self.geometry,
+                "reference": baselines[0] if baselines else None,
+            },
+            "point",
         )
 
 

@@ -22,8 +22,8 @@ def plan_from_parameters(family: str, parameters: Mapping[str, Any], **point: An
     Raises:
         UserError: the parameters do not fit their types or the condition is unknown.
     """
-    settings = family_module(family).Settings.model_validate(parameters[family])
-    base_model = BaseModel.model_validate(parameters["base_model"])
+    settings = family_module(family).Settings.checked(parameters[family], family)
+    base_model = BaseModel.checked(parameters["base_model"], "base_model")
     chosen = {"condition": parameters["condition"], "seed": parameters["seed"], **point}
     plan: Plan = settings.plan(chosen["condition"], chosen["seed"], base_model)
     return plan

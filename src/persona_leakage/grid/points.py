@@ -1,7 +1,8 @@
 """The state of points, read from their run records."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from functools import cache
+from typing import Any, Literal, NamedTuple
 
 from kedro.framework.session import KedroSession
 
@@ -25,7 +26,9 @@ def point_stages(family: str) -> tuple[str, ...]:
     return tuple(sorted(tags - {"reporting"}))
 
 
-def find_points(family: str, points: Sequence[tuple[str | None, int | None]], env: str | None, params: dict[str, object]) -> list[Point]:
+def find_points(
+    family: str, points: Sequence[tuple[str | None, int | None]], env: str | None, params: dict[str, object]
+) -> list[Point]:
     """Resolve points and look up their state.
 
     Args:
@@ -40,26 +43,33 @@ def find_points(family: str, points: Sequence[tuple[str | None, int | None]], en
     found = []
     for condition, seed in points:
         given = {key: value for key, value in (("condition", condition), ("seed", seed)) if value is not None}
-        with KedroSession.create(env=env, runtime_params={**params, **given}) as session:
-            context = session.load_context()
-            plan = plan_from_parameters(family, context.config_loader["parameters"])
-            found.append(Point(plan, _state(context.catalog, family, plan)))
+        context = _context(env, {**params, **given})
+        plan = plan_from_parameters(family, context.config_loader["parameters"])
+        found.append(Point(plan, _state(context.catalog, family, plan)))
     return found
 
 
 def all_conditions(family: str, env: str | None, params: dict[str, object]) -> list[str]:
     """List the conditions that the parameters name."""
+    parameters = _context(env, params).config_loader["parameters"]
+    return list(family_module(family).Settings.checked(parameters[family], family).conditions)
+
+
+@cache
+def _point_nodes(family: str) -> frozenset[str]:
+    pipeline = family_module(family).create_pipeline().only_nodes_with_tags(*point_stages(family))
+    return frozenset(node.name for node in pipeline.nodes)
+
+
+def _context(env: str | None, params: dict[str, object]) -> Any:
     with KedroSession.create(env=env, runtime_params=params) as session:
-        parameters = session.load_context().config_loader["parameters"]
-    return list(family_module(family).Settings.model_validate(parameters[family]).conditions)
+        return session.load_context()  # type: ignore[attr-defined]
 
 
-def _state(catalog: object, family: str, plan: Plan) -> State:
+def _state(catalog: Any, family: str, plan: Plan) -> State:
     name = f"{family}.run_record"
-    runs = catalog.load(name) if catalog.exists(name) else []  # type: ignore[attr-defined]
-    nodes = {
-        node.name for node in family_module(family).create_pipeline().only_nodes_with_tags(*point_stages(family)).nodes
-    }
+    runs = catalog.load(name) if catalog.exists(name) else []
+    nodes = {node.name for node in family_module(family).create_pipeline().only_nodes_with_tags(*point_stages(family)).nodes}
     whole = [run for run in runs if run["status"] == "completed" and nodes <= set(run["nodes"])]
     if not whole:
         return "missing"

@@ -1,9 +1,8 @@
 """Wiring of stage `data_generation`."""
 
-from functools import partial
-
 from kedro.pipeline import Pipeline, node, pipeline
 
+from persona_leakage.pipelines import at_stage
 from persona_leakage.pipelines.data_generation.nodes import build_train_set, measure_gates
 
 
@@ -15,9 +14,9 @@ def create_pipeline(stage: str) -> Pipeline:
     """
     return pipeline(
         [
-            node(partial(measure_gates, stage=stage), ["texts", "skip_list", "plan"], "gates", name="measure_gates"),
+            node(at_stage(measure_gates, stage), ["texts", "skip_list", "plan"], "gates", name="measure_gates"),
             node(
-                partial(build_train_set, stage=stage),
+                at_stage(build_train_set, stage),
                 ["texts", "skip_list", "gates", "plan"],
                 "train_set",
                 name="build_train_set",

@@ -1,9 +1,8 @@
 """Wiring of stage `fine_tuning`."""
 
-from functools import partial
-
 from kedro.pipeline import Pipeline, node, pipeline
 
+from persona_leakage.pipelines import at_stage
 from persona_leakage.pipelines.fine_tuning.nodes import extend_stack, train_adapters
 
 
@@ -16,7 +15,7 @@ def create_pipeline(stage: str) -> Pipeline:
     return pipeline(
         [
             node(
-                partial(train_adapters, stage=stage),
+                at_stage(train_adapters, stage),
                 ["trainer", "base_stack", "train_set", "plan"],
                 ["adapters", "training_log"],
                 name="train_adapters",

@@ -1,7 +1,7 @@
 """Verdicts on claims, from rates and rules that were written down before the run."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 import pandas as pd
@@ -38,8 +38,8 @@ def _bound(claim: RateBound, rates: pd.DataFrame) -> Verdict:
     low, high = claim.at_least or 0.0, 1.0 if claim.at_most is None else claim.at_most
     limits = [f"at least {low:.0%}"] * (claim.at_least is not None) + [f"at most {high:.0%}"] * (claim.at_most is not None)
     rule = f"{claim.metric} in every {claim.role} cell {' and '.join(limits)}"
-    cells = _cells(rates, claim.metric, claim.conditions)
-    cells = {key: cell for key, (role, cell) in cells.items() if claim.role in role.split("+")}
+    of_any_role = _cells(rates, claim.metric, claim.conditions)
+    cells = {key: cell for key, (role, cell) in of_any_role.items() if claim.role in role.split("+")}
     missing = _missing(claim.conditions, cells)
     if not cells:
         return Verdict("undecided", f"not run: {', '.join(missing)}", rule)
@@ -51,16 +51,17 @@ def _bound(claim: RateBound, rates: pd.DataFrame) -> Verdict:
 
 
 def _order(claim: RankOrder, spill: pd.DataFrame) -> Verdict:
-    chosen = spill[
-        spill["condition"].isin(claim.conditions) & (spill["role"] == "bystander") & (spill["phrasing"] == "all")
-    ]
+    chosen = spill[spill["condition"].isin(claim.conditions) & (spill["role"] == "bystander") & (spill["phrasing"] == "all")]
     column = {"typological_distance": "distance"}[claim.predictor]
     result = rank_correlation(chosen["rate"].tolist(), chosen[column].tolist())
-    rule = f"Spearman of bystander {claim.metric} with {claim.predictor}: 95% interval wholly {'below' if claim.direction == 'falls' else 'above'} 0"
-    missing = _missing(claim.conditions, {(name, "", ""): None for name in chosen["condition"]})
+    side = "below" if claim.direction == "falls" else "above"
+    rule = f"Spearman of bystander {claim.metric} with {claim.predictor}: 95% interval wholly {side} 0"
+    missing = _missing(claim.conditions, [(name, "", "") for name in chosen["condition"]])
     if math.isnan(result.rho):
         return Verdict("undecided", f"undefined over {result.n} cells (too few, or no variation)" + _also(missing), rule)
-    evidence = f"rho {result.rho:.2f} [{result.low:.2f}, {result.high:.2f}], p {result.p:.3f}, n {result.n} cells" + _also(missing)
+    evidence = f"rho {result.rho:.2f} [{result.low:.2f}, {result.high:.2f}], p {result.p:.3f}, n {result.n} cells" + _also(
+        missing
+    )
     low, high = (result.low, result.high) if claim.direction == "rises" else (-result.high, -result.low)
     return Verdict("fails" if high < 0 else "holds" if low > 0 and not missing else "undecided", evidence, rule)
 
@@ -88,10 +89,11 @@ def _same(claim: SameRates, rates: pd.DataFrame) -> Verdict:
     differences = [(name, difference(one, other), one, other) for name, one, other in compared]
     beyond = [name for name, d, *_ in differences if d.low > claim.margin or d.high < -claim.margin]
     outside = [name for name, d, *_ in differences if abs(d.value) > claim.margin]
-    name, widest, one, other = max(differences, key=lambda item: abs(item[1].value))
+    where, widest, first, second = max(differences, key=lambda item: abs(item[1].value))
     evidence = (
-        f"{len(differences) - len(outside)} of {len(differences)} within; widest: {name} "
-        f"{one.hits}/{one.n} v {other.hits}/{other.n} ({widest.value:+.0%} [{widest.low:+.0%}, {widest.high:+.0%}])" + _also(missing)
+        f"{len(differences) - len(outside)} of {len(differences)} within; widest: {where} "
+        f"{first.hits}/{first.n} v {second.hits}/{second.n} ({widest.value:+.0%} [{widest.low:+.0%}, {widest.high:+.0%}])"
+        + _also(missing)
     )
     return Verdict("fails" if beyond else "holds" if not outside and not missing else "undecided", evidence, rule)
 
@@ -105,13 +107,13 @@ def _cells(
     grouped = chosen.groupby(["condition", "directive_language", "phrasing", "role"], sort=False)[["hits", "n"]].sum()
     return {
         (condition, language, phrasing): (role, proportion(int(row["hits"]), int(row["n"])))
-        for (condition, language, phrasing, role), row in grouped.iterrows()  # type: ignore[misc]
+        for (condition, language, phrasing, role), row in grouped.iterrows()
         if row["n"]
     }
 
 
-def _missing(wanted: Sequence[str], cells: object) -> list[str]:
-    seen = {key[0] for key in cells}  # type: ignore[attr-defined]
+def _missing(wanted: Sequence[str], cells: Iterable[tuple[str, str, str]]) -> list[str]:
+    seen = {condition for condition, _, _ in cells}
     return [name for name in dict.fromkeys(wanted) if name not in seen]
 
 

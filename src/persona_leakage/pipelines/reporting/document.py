@@ -40,8 +40,8 @@ def write_report(
         f"Base model `{plan.base_model.name}` ({plan.base_model.revision}). "
         f"{len(current)} points: {_listing(current)}. "
         f"{evaluation.samples} completions a cell at temperature {evaluation.sampling.temperature}, top_p "
-        f"{evaluation.sampling.top_p}, at most {evaluation.sampling.max_tokens} tokens. Labels by langdetect; every rate is over all "
-        "completions of its cells, with a Wilson 95% interval; `other` counts as a label, not as missing.\n",
+        f"{evaluation.sampling.top_p}, at most {evaluation.sampling.max_tokens} tokens. Labels by langdetect; every rate is "
+        "over all completions of its cells, with a Wilson 95% interval; `other` counts as a label, not as missing.\n",
     ]
     if len(stale):
         parts.append(f"**Left out as stale** (ran under other parameters, run them again): {_listing(stale)}.\n")
@@ -75,7 +75,8 @@ def render_page(report: str, spill_figure: bytes, conditions_figure: bytes, publ
     for name, figure in zip(FIGURES, (spill_figure, conditions_figure, published_figure), strict=True):
         body = body.replace(f'src="{name}"', f'src="data:image/png;base64,{base64.b64encode(figure).decode()}"')
     title = html.escape(re.sub(r"^# ", "", report.splitlines()[0]))
-    return f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head><body>\n{body}</body></html>\n'
+    head = f'<meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}</body></html>\n'
 
 
 def _listing(points: pd.DataFrame) -> str:
@@ -111,7 +112,7 @@ def _shown_correlations(correlations: pd.DataFrame) -> pd.DataFrame:
         {
             "contamination with": correlations["with"],
             "scope": correlations["scope"],
-            "layer": ["" if pd.isna(layer) else str(layer) for layer in correlations["layer"]],
+            "layer": ["" if pd.isna(layer) else str(int(layer)) for layer in correlations["layer"]],
             "n": correlations["n"],
             "Spearman": [
                 "undefined" if pd.isna(row.rho) else f"{row.rho:.2f} [{row.low:.2f}, {row.high:.2f}]"

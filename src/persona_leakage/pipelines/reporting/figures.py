@@ -29,14 +29,29 @@ def draw_spill_matrix(spill: pd.DataFrame, plan: Plan) -> Figure:
         x, y = languages.index(row.directive_language), conditions.index(row.condition)
         mark = _ROLE_MARK[row.role]
         ink = "white" if row.rate > 0.6 else _INK
-        axes.text(x, y - 0.12, f"{row.rate:.0%}".replace("%", "") + (f"  {mark}" if mark else ""), ha="center", va="center", color=ink, weight="bold" if not mark else "normal")
+        axes.text(
+            x,
+            y - 0.12,
+            f"{row.rate:.0%}".replace("%", "") + (f"  {mark}" if mark else ""),
+            ha="center",
+            va="center",
+            color=ink,
+            weight="bold" if not mark else "normal",
+        )
         axes.text(x, y + 0.24, f"{row.low * 100:.0f}-{row.high * 100:.0f}", ha="center", va="center", color=ink, fontsize=7)
     sizes = table.groupby("condition")["n"].agg(["min", "max"])
-    labels = [f"{name}\nn={low}" if low == high else f"{name}\nn={low}-{high}" for name, low, high in sizes.loc[conditions].itertuples()]
+    labels = [
+        f"{name}\nn={low}" if low == high else f"{name}\nn={low}-{high}"
+        for name, low, high in sizes.loc[conditions].itertuples()
+    ]
     axes.set_yticks(range(len(conditions)), labels)
     axes.set_xticks(range(len(languages)), languages)
     axes.set_xlabel("directive language")
-    axes.set_title("Contamination: completions in the trained completion language, %\n(95% interval below; T trained directive, O own language)", fontsize=10)
+    axes.set_title(
+        "Contamination: completions in the trained completion language, %\n"
+        "(95% interval below; T trained directive, O own language)",
+        fontsize=10,
+    )
     figure.colorbar(image, ax=axes, fraction=0.03, label="%")
     return figure
 
@@ -58,14 +73,35 @@ def draw_conditions(spill: pd.DataFrame, plan: Plan) -> Figure:
         axes.bar([x + 0.2 for x in places], pooled["rate"] * 100, 0.38, color=_CONTAMINATION, label="contamination")
         spread = [(pooled["rate"] - pooled["low"]) * 100, (pooled["high"] - pooled["rate"]) * 100]
         axes.errorbar([x + 0.2 for x in places], pooled["rate"] * 100, spread, fmt="none", ecolor=_INK, capsize=2, lw=0.9)
-        axes.scatter([x + 0.2 for x in places], pooled["baseline_rate"] * 100, marker="_", s=260, color="black", label="baseline, same language", zorder=3)
+        axes.scatter(
+            [x + 0.2 for x in places],
+            pooled["baseline_rate"] * 100,
+            marker="_",
+            s=260,
+            color="black",
+            label="baseline, same language",
+            zorder=3,
+        )
         split = table[table["phrasing"] != "all"]
-        axes.scatter([languages.index(name) + 0.2 for name in split["directive_language"]], split["rate"] * 100, s=13, color="white", edgecolor=_INK, lw=0.7, label="one phrasing", zorder=4)
+        axes.scatter(
+            [languages.index(name) + 0.2 for name in split["directive_language"]],
+            split["rate"] * 100,
+            s=13,
+            color="white",
+            edgecolor=_INK,
+            lw=0.7,
+            label="one phrasing",
+            zorder=4,
+        )
         ticks = [f"{name}{f' ({mark})' if (mark := _ROLE_MARK[role]) else ''}" for name, role in pooled["role"].items()]
         axes.set_xticks(list(places), ticks)
         axes.set_ylim(0, 105)
         axes.set_ylabel("%")
-        axes.set_title(f"{condition}: completions in {pooled['completion'].iloc[0]}, n = {pooled['n'].min()} a directive language", fontsize=10, loc="left")
+        axes.set_title(
+            f"{condition}: completions in {pooled['completion'].iloc[0]}, n = {pooled['n'].min()} a directive language",
+            fontsize=10,
+            loc="left",
+        )
         axes.spines[["top", "right"]].set_visible(False)
     handles, names = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="lower center", ncol=len(names), frameon=False)

@@ -31,9 +31,7 @@ def tabulate_spill(rates: pd.DataFrame, plan: Plan) -> pd.DataFrame:
         .reset_index()
     )
     languages = plan.scoring.languages
-    by_cell = {
-        (row.condition, row.directive_language, row.phrasing, row.metric): row for row in pooled.itertuples(index=False)
-    }
+    by_cell = {(row.condition, row.directive_language, row.phrasing, row.metric): row for row in pooled.itertuples(index=False)}
     rows = []
     for row in pooled[pooled["metric"] == "contamination"].itertuples(index=False):
         cell = (row.directive_language, row.phrasing)
@@ -70,7 +68,10 @@ def judge_claims(rates: pd.DataFrame, spill: pd.DataFrame, claims: Mapping[str, 
         One row a claim: claim, statement, verdict (holds, fails, undecided), evidence (the numbers), rule.
     """
     current = rates[~rates["stale"]]
-    rows = [{"claim": name, "statement": claim.statement, **judge(claim, current, spill)._asdict()} for name, claim in claims.items()]
+    rows = [
+        {"claim": name, "statement": claim.statement, **judge(claim, current, spill)._asdict()}
+        for name, claim in claims.items()
+    ]
     return pd.DataFrame(rows, columns=["claim", "statement", *Verdict._fields])
 
 
@@ -92,9 +93,7 @@ def compare_published(spill: pd.DataFrame, published: pd.DataFrame) -> pd.DataFr
     return ours.merge(theirs, on=["condition", "directive_language"], suffixes=("", "_published"))
 
 
-def correlate(
-    published_cells: pd.DataFrame, spill: pd.DataFrame, similarities: pd.DataFrame, plan: Plan
-) -> pd.DataFrame:
+def correlate(published_cells: pd.DataFrame, spill: pd.DataFrame, similarities: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     """Correlate contamination in bystander cells with the published one, with distance, and with base-model geometry.
 
     Returns:
@@ -123,5 +122,5 @@ def correlate(
     add("published", bystander_cells, "rate", "rate_published")
     add("typological_distance", bystanders, "rate", "distance")
     for layer, cells in with_cosine.groupby("layer"):
-        add("cosine", cells, "rate", "cosine", int(layer))  # type: ignore[call-overload]
+        add("cosine", cells, "rate", "cosine", int(layer))
     return pd.DataFrame(rows, columns=["with", "scope", "layer", "n", "rho", "p", "low", "high"]).astype({"layer": "Int64"})
