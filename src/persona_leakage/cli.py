@@ -99,7 +99,8 @@ def grid(
     if bad := [seed for seed in seeds if not seed.isdigit()]:
         raise UserError(f"--seeds: {', '.join(bad)} is no seed; give whole numbers such as 42,137")
     conditions = conditions or all_conditions(family, env, params)
-    points = find_points(family, [(c, s) for c in conditions for s in ([int(seed) for seed in seeds] or [None])], env, params)
+    numbers: list[int | None] = [int(seed) for seed in seeds]
+    points = find_points(family, [(name, seed) for name in conditions for seed in numbers or [None]], env, params)
     table = Table("condition", "seed", "state", "action", title=f"{family}: {len(points)} points")
     for point in points:
         action = "skip" if point.state == "done" else "run"

