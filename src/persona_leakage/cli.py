@@ -3,13 +3,14 @@
 import copy
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
 from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.cli.utils import _split_params, env_option, split_string
 from kedro.framework.project import pipelines
+from kedro.framework.session import KedroSession
+from kedro.io.core import VersionNotFoundError
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.experiments import FAMILIES
@@ -40,10 +41,19 @@ def _for_people(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _user_message(error: BaseException | None) -> str | None:
+    chain = []
     while error is not None:
-        if isinstance(error, UserError):
-            return str(error)
+        chain.append(error)
         error = error.__cause__ or error.__context__
+    remedy = "if it is the result of an earlier step, run the pipeline whole"
+    for link in chain:
+        if isinstance(link, UserError):
+            return str(link)
+    for link in chain:
+        if isinstance(link, FileNotFoundError) and link.filename:
+            return f"{link.filename} does not exist; {remedy}"
+        if isinstance(link, VersionNotFoundError):
+            return f"{str(link).splitlines()[0]}; {remedy}"
     return None
 
 
@@ -88,7 +98,8 @@ def grid(
 ) -> None:
     """Run every condition x seed of a FAMILY, one process a point, then the report.
 
-    Points that are done under the current parameters are skipped, stale ones run again.
+    Points that are done under the current parameters are skipped, stale ones run again. The conditions that others are
+    compared with are added where they are missing, and run first.
     """
     from rich.console import Console
     from rich.table import Table
@@ -101,6 +112,9 @@ def grid(
     conditions = conditions or all_conditions(family, env, params)
     numbers: list[int | None] = [int(seed) for seed in seeds]
     points = find_points(family, [(name, seed) for name in conditions for seed in numbers or [None]], env, params)
+    named = {(point.plan.condition, point.plan.seed) for point in points}
+    references = {(point.plan.reference, point.plan.seed) for point in points if point.plan.reference} - named
+    points = find_points(family, sorted(references), env, params) + points
     table = Table("condition", "seed", "state", "action", title=f"{family}: {len(points)} points")
     for point in points:
         action = "skip" if point.state == "done" else "run"
@@ -109,18 +123,16 @@ def grid(
     if dry_run:
         return
     todo = [point for point in points if point.state != "done"]
-    logs = Path("data/08_reporting/grid_logs") / family
     failed = []
     for wave in waves(todo):
-        for outcome in run_wave(wave, env, params, jobs, logs):
+        for outcome in run_wave(wave, env, params, jobs):
             plan = outcome.point.plan
             click.echo(f"{plan.condition} seed {plan.seed}: {'FAILED: ' + outcome.last_line if outcome.failed else 'done'}")
             failed += [outcome] * outcome.failed
     if len(failed) < len(todo) or not todo:
-        options = {option.name: option.get_default(click.Context(run)) for option in run.params}
         finished = next(point.plan for point in points if point not in [outcome.point for outcome in failed])
-        params = {**params, "condition": finished.condition, "seed": finished.seed}
-        run.callback(**{**options, "pipelines": [family], "env": env, "params": params, "tags": ("reporting",)})  # type: ignore[misc]
+        with KedroSession.create(env=env, runtime_params={**params, **finished.point}) as session:
+            session.run(pipeline_names=[family], tags=("reporting",))  # type: ignore[call-arg]
     if failed:
         lines = [f"  {o.point.plan.condition} seed {o.point.plan.seed}: {o.last_line} (log: {o.log})" for o in failed]
         raise click.ClickException(

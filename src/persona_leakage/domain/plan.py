@@ -129,6 +129,11 @@ class Plan(Frozen):
     reference: str | None
 
     @property
+    def point(self) -> dict[str, str | int]:
+        """What `--params` must say to mean this point."""
+        return {"condition": self.condition, "seed": self.seed}
+
+    @property
     def fingerprint(self) -> str:
         """Identify the plan by its content."""
         return fingerprint(self)

@@ -62,7 +62,9 @@ def load_base(base: BaseModel, cache: Path, device: str, attention: str) -> "Pre
     """Load the base model for inference; its own generation defaults are dropped in favour of the plan's."""
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # loading takes a moment; our own bars show what takes longer
     model = AutoModelForCausalLM.from_pretrained(
         weights_folder(base, cache), dtype=getattr(torch, base.dtype), attn_implementation=attention, **_revision(base)
     )

@@ -3,8 +3,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,26 +28,29 @@ def waves(points: Sequence[Point]) -> list[list[Point]]:
 
 def kedro_command(point: Point, env: str | None, params: dict[str, object]) -> list[str]:
     """Write the command that computes a point without the report."""
-    given = {**params, "condition": point.plan.condition, "seed": point.plan.seed}
+    given = {**params, **point.plan.point}
     command = [sys.executable, "-m", "kedro", "run", f"--pipeline={point.plan.family}"]
     command += [f"--tags={','.join(point_stages(point.plan.family))}"]
     command += [f"--params={','.join(f'{key}={value}' for key, value in given.items())}"]
     return command + ([f"--env={env}"] if env else [])
 
 
-def run_wave(points: Sequence[Point], env: str | None, params: dict[str, object], jobs: int, logs: Path) -> list[Outcome]:
-    """Run a wave's points, `jobs` at a time; a failing point stops no other."""
+def run_wave(points: Sequence[Point], env: str | None, params: dict[str, object], jobs: int) -> Iterator[Outcome]:
+    """Run a wave's points, `jobs` at a time, and tell of each as it ends; a failing point stops no other."""
     environment = dict(os.environ)
     if jobs > 1:  # processes that each take every core are slower than one after the other
         environment["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // jobs))
-    logs.mkdir(parents=True, exist_ok=True)
 
     def run(point: Point) -> Outcome:
-        log = logs / f"{point.plan.condition}_seed_{point.plan.seed}.log"
+        point.folder.mkdir(parents=True, exist_ok=True)
+        log = point.folder / "grid.log"
         with log.open("wb") as file:
-            done = subprocess.run(kedro_command(point, env, params), stdout=file, stderr=subprocess.STDOUT, env=environment)
+            done = subprocess.run(
+                kedro_command(point, env, params), stdout=file, stderr=subprocess.STDOUT, env=environment, check=False
+            )
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         return Outcome(point, done.returncode != 0, lines[-1] if lines else "", log)
 
     with ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(run, points))
+        for future in as_completed([pool.submit(run, point) for point in points]):
+            yield future.result()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from kedro.framework.session import KedroSession
@@ -14,10 +15,17 @@ State = Literal["done", "stale", "missing"]
 
 
 class Point(NamedTuple):
-    """One point, what the parameters say it is, and whether that has been computed."""
+    """One point.
+
+    Attributes:
+        plan: what the parameters say it is.
+        state: whether that has been computed.
+        folder: where its run record lies.
+    """
 
     plan: Plan
     state: State
+    folder: Path
 
 
 def point_stages(family: str) -> tuple[str, ...]:
@@ -45,7 +53,8 @@ def find_points(
         given = {key: value for key, value in (("condition", condition), ("seed", seed)) if value is not None}
         context = _context(env, {**params, **given})
         plan = plan_from_parameters(family, context.config_loader["parameters"])
-        found.append(Point(plan, _state(context.catalog, family, plan)))
+        record = context.catalog[f"{family}.run_record"]
+        found.append(Point(plan, _state(record, family, plan), Path(record._filepath).parent))
     return found
 
 
@@ -66,9 +75,8 @@ def _context(env: str | None, params: dict[str, object]) -> Any:
         return session.load_context()  # type: ignore[attr-defined]
 
 
-def _state(catalog: Any, family: str, plan: Plan) -> State:
-    name = f"{family}.run_record"
-    runs = catalog.load(name) if catalog.exists(name) else []
+def _state(record: Any, family: str, plan: Plan) -> State:
+    runs = record.load() if record.exists() else []
     nodes = {node.name for node in family_module(family).create_pipeline().only_nodes_with_tags(*point_stages(family)).nodes}
     whole = [run for run in runs if run["status"] == "completed" and nodes <= set(run["nodes"])]
     if not whole:

@@ -66,7 +66,8 @@ def rate_cells(labels: Sequence[LabelRow], plan: Plan) -> pd.DataFrame:
         One row a cell x metric. Keys: condition, seed, plan (fingerprint), directive_language, phrasing (`all` pools the
         phrasings of a directive language), role, metric; values: hits, n (rows of the cell), rate, low, high. Metrics:
         `following` (label == directive language), `contamination` (label == completion language; absent from a baseline),
-        `inversion` (label == trained directive's language, where that differs), `mixed` (flagged by the cross-check) and `label:<label>` for every language and `other`.
+        `inversion` (label == trained directive's language, where that differs from the completion language), `mixed`
+        (flagged by the cross-check) and `label:<label>` for every language and `other`.
     """
     scoring = plan.scoring
     metrics = {"following": None, **{f"label:{label}": label for label in (*scoring.languages, "other")}}

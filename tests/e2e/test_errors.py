@@ -1,0 +1,108 @@
+"""What a user sees when something is wrong: one line that names it, exit status 1, nothing half-written."""
+
+import json
+
+import pytest
+
+from tests.project import Project
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ("condition=fr_xx", "lang_inversion has no condition 'fr_xx'; known: baseline, es_en, fr_it,"),
+        ("conditon=fr_it", "no parameter is called conditon; known: base_model, condition, lang_inversion, seed"),
+        ("seed=abc", "point.seed: Input should be a valid integer"),
+        (
+            "lang_inversion.stages.tune.recipe.lora.rank=-1",
+            "lang_inversion.stages.tune.recipe.lora.rank: Input should be greater",
+        ),
+        ("lang_inversion.stages.tune.recipe.lora.rnk=8", "lang_inversion.stages.tune.recipe.lora.rnk: there is no such key"),
+        (
+            "lang_inversion.stages.tune.recipe.loss=marker",
+            "lang_inversion.stages.tune.recipe.loss: Input should be 'completion'",
+        ),
+        ("base_model.dtype=int8", "base_model.dtype: Input should be 'bfloat16' or 'float32'"),
+        (
+            "lang_inversion.conditions.fr_it.completion=klingon",
+            "conditions.fr_it names the language 'klingon'; known: english,",
+        ),
+    ],
+)
+def test_a_bad_parameter_is_named_before_anything_runs(project: Project, params: str, said: str) -> None:
+    done = project.run(params)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not list(project.folder.glob("data/0[2-8]*"))
+
+
+def test_an_unknown_pipeline_lists_the_known(project: Project) -> None:
+    done = project.kedro("run", "--pipeline=lang_inversin")
+    assert done.returncode == 1
+    assert done.stderr.strip() == "Error: there is no pipeline 'lang_inversin'; known: __default__, lang_inversion"
+
+
+def edit_first_text(project: Project, change: object) -> None:
+    file = project.folder / "data/01_raw/parallel_texts.jsonl"
+    first, *rest = file.read_text().splitlines()
+    file.write_text("\n".join([change(first), *rest]) + "\n")  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda line: line[:-20], "parallel_texts.jsonl, line 1: not JSON"),
+        (lambda line: json.dumps({**json.loads(line), "en": 3}), "parallel_texts.jsonl, line 1: row.en: Input should be"),
+        (
+            lambda line: json.dumps({key: text for key, text in json.loads(line).items() if key != "it"}),
+            "1 of 12 source texts have no Italian version (key 'it', first: ",
+        ),
+        (
+            lambda line: json.dumps({**json.loads(line), "it": json.loads(line)["en"]}),
+            "the texts of stage 'tune' fail their gates: language of Italian is 0.917, outside [0.98, 1.0]",
+        ),
+    ],
+)
+def test_a_bad_source_text_is_named(project: Project, change: object, said: str) -> None:
+    edit_first_text(project, change)
+    done = project.run("condition=fr_it", "--tags=data_generation")
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_failed_gate_is_in_the_report_of_the_gates(project: Project) -> None:
+    edit_first_text(project, lambda line: json.dumps({**json.loads(line), "it": json.loads(line)["en"]}))
+    project.run("condition=fr_it", "--tags=data_generation")
+    gates = json.loads(project.data("03_primary/fr_it/seed_42/tune/gates.json").read_text())
+    assert [gate["passed"] for gate in gates] == [False, True, True]
+
+
+def test_a_layer_the_model_lacks_is_named_and_the_completions_are_kept(project: Project) -> None:
+    stages = "--tags=data_generation,fine_tuning,generation,geometry"
+    done = project.run("condition=baseline,lang_inversion.geometry.batch_size=3", stages)
+    assert done.returncode == 0, done.stderr
+    folder = project.folder / "conf/test/parameters.yml"
+    folder.write_text(folder.read_text().replace("layers: [0, 1]", "layers: [0, 9]"))
+    done = project.run("condition=baseline", stages)
+    assert done.returncode == 1
+    assert "geometry.layers names [9]" in done.stderr
+    (record, failed) = json.loads(project.data("08_reporting/baseline/seed_42/run_record.json").read_text())
+    assert (record["status"], failed["status"]) == ("completed", "failed")
+    assert len(list(project.folder.glob("data/cache/completions/*.jsonl"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("start", "missing"),
+    [("lang_inversion.write_prompts", "plan.json"), ("lang_inversion.label_languages", "completions.jsonl")],
+)
+def test_going_on_from_what_was_never_made_says_what_is_missing(project: Project, start: str, missing: str) -> None:
+    if missing != "plan.json":
+        assert project.run("condition=baseline", "--to-nodes=lang_inversion.plan_point").returncode == 0
+    done = project.run("condition=baseline", f"--from-nodes={start}")
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("Error: ")
+    assert missing in last
+    assert "run the pipeline whole" in last

@@ -1,0 +1,51 @@
+"""A throw-away copy of the project in which commands run as a user runs them."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[1]
+
+
+class Project:
+    """A folder with the project's configuration, bundled inputs and a tiny model."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        self.folder = folder
+        for name in ("conf", "src"):
+            shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "local"))
+        shutil.copy(PROJECT / "pyproject.toml", folder)
+        shutil.copytree(PROJECT / "data/01_raw", folder / "data/01_raw")
+        (folder / "data/test_model").symlink_to(model, target_is_directory=True)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(self.folder / "src"), str(PROJECT)]),
+            "KEDRO_DISABLE_TELEMETRY": "1",
+            "OMP_NUM_THREADS": "1",
+            "NO_COLOR": "1",
+            "COLUMNS": "300",
+        }
+
+    def kedro(self, *arguments: str, env: str | None = "test", timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "kedro", *arguments, *([f"--env={env}"] if env else [])]
+        return subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+    def run(self, params: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.kedro("run", "--pipeline=lang_inversion", "--params", params, *arguments)
+
+    def data(self, path: str) -> Path:
+        """Resolve a path below data/<layer>/test/lang_inversion."""
+        layer, _, rest = path.partition("/")
+        return self.folder / "data" / layer / "test" / "lang_inversion" / rest
+
+    def latest(self, path: str) -> Path:
+        """Resolve the newest version of a versioned file."""
+        file = self.data(path)
+        return sorted(file.glob(f"*/{file.name}"))[-1]
