@@ -27,7 +27,7 @@ docs: .venv/installed ## build the documentation into site/
 	$(BIN)/mkdocs build --strict
 
 viz: .venv/installed ## build the static kedro-viz page into build/
-	$(BIN)/kedro viz build
+	$(BIN)/kedro viz build --include-previews
 
 lock: .venv/installed ## resolve requirements.lock anew
 	$(BIN)/pip-compile --quiet --strip-extras --extra dev --no-header --no-annotate --no-emit-index-url --no-emit-find-links \

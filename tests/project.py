@@ -32,9 +32,10 @@ class Project:
         }
 
     def kedro(self, *arguments: str, env: str | None = "test", timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "kedro", *arguments, *([f"--env={env}"] if env else [])]
+        command = [sys.executable, "-m", "kedro", *arguments]
+        environment = self.environment | ({"KEDRO_ENV": env} if env else {})
         return subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=timeout, check=False
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False
         )
 
     def run(self, params: str, *arguments: str) -> subprocess.CompletedProcess[str]:
