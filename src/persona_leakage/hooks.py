@@ -14,7 +14,7 @@ from kedro.pipeline.node import Node
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.plan import Plan
-from persona_leakage.experiments import FAMILIES
+from persona_leakage.experiments import FAMILIES, REPLAYS
 from persona_leakage.experiments.points import plan_from_parameters
 from persona_leakage.run_record import describe_code, describe_machine, now, peak_rss_gib
 
@@ -22,11 +22,12 @@ logger = logging.getLogger(__name__)
 
 
 def _family(pipeline: Pipeline) -> str | None:
-    return next((name for name in FAMILIES if any(str(node.namespace).split(".")[0] == name for node in pipeline.nodes)), None)
+    roots = {str(node.namespace).split(".")[0] for node in pipeline.nodes}
+    return next((name for name in (*FAMILIES, *REPLAYS) if name in roots), None)
 
 
 def _plan(family: str, catalog: DataCatalog) -> Plan:
-    names = ("condition", "seed", "base_model", family)
+    names = ("condition", "seed", "base_model", "completions_file", REPLAYS.get(family, family))
     return plan_from_parameters(family, {name: catalog.load(f"params:{name}") for name in names})
 
 

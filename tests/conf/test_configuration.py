@@ -39,7 +39,7 @@ def test_every_condition_of_every_environment_resolves(env: str, family: str, co
 
 @pytest.mark.parametrize("env", ENVIRONMENTS)
 def test_no_parameter_is_left_unread(env: str) -> None:
-    assert set(parameters(env)) == {"condition", "seed", "base_model", *FAMILIES}
+    assert set(parameters(env)) == {"condition", "seed", "base_model", "completions_file", *FAMILIES}
 
 
 def test_the_protocol_of_record_is_the_base_environment() -> None:

@@ -11,7 +11,10 @@ from tests.project import Project
     ("params", "said"),
     [
         ("condition=fr_xx", "lang_inversion has no condition 'fr_xx'; known: baseline, es_en, fr_it,"),
-        ("conditon=fr_it", "no parameter is called conditon; known: base_model, condition, lang_inversion, seed"),
+        (
+            "conditon=fr_it",
+            "no parameter is called conditon; known: base_model, completions_file, condition, lang_inversion, seed",
+        ),
         ("seed=abc", "point.seed: Input should be a valid integer"),
         (
             "lang_inversion.stages.tune.recipe.lora.rank=-1",
@@ -40,7 +43,10 @@ def test_a_bad_parameter_is_named_before_anything_runs(project: Project, params:
 def test_an_unknown_pipeline_lists_the_known(project: Project) -> None:
     done = project.kedro("run", "--pipeline=lang_inversin")
     assert done.returncode == 1
-    assert done.stderr.strip() == "Error: there is no pipeline 'lang_inversin'; known: __default__, lang_inversion"
+    assert (
+        done.stderr.strip()
+        == "Error: there is no pipeline 'lang_inversin'; known: __default__, lang_inversion, lang_inversion_replay"
+    )
 
 
 def edit_first_text(project: Project, change: object) -> None:

@@ -32,7 +32,7 @@ class JSONLinesDataset(AbstractVersionedDataset[list[dict[str, Any]], list[dict[
         *,
         filepath: str,
         row: str | None = None,
-        unique: str | None = None,
+        unique: list[str] | None = None,
         version: Version | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
@@ -41,7 +41,7 @@ class JSONLinesDataset(AbstractVersionedDataset[list[dict[str, Any]], list[dict[
         Args:
             filepath: local path or fsspec URL.
             row: import path of the type every row is checked against, if any.
-            unique: key whose values must not repeat, if any.
+            unique: keys whose values together must not repeat, if any.
             version: given by Kedro when the entry is versioned.
             metadata: kept for kedro-viz.
         """
@@ -79,9 +79,11 @@ class JSONLinesDataset(AbstractVersionedDataset[list[dict[str, Any]], list[dict[
                     except ValidationError as error:
                         raise UserError(f"{here}: {one_line(error, 'row')}") from error
                 if self._unique is not None:
-                    if row[self._unique] in seen:
-                        raise UserError(f"{here}: {self._unique} '{row[self._unique]}' appears a second time; make it unique")
-                    seen.add(row[self._unique])
+                    identity = tuple(row[key] for key in self._unique)
+                    if identity in seen:
+                        said = ", ".join(f"{key} '{row[key]}'" for key in self._unique)
+                        raise UserError(f"{here}: {said} appears a second time; make it unique or remove the line")
+                    seen.add(identity)
                 rows.append(row)
         return rows
 

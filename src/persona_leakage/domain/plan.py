@@ -116,6 +116,7 @@ class Plan(Frozen):
     Attributes:
         stages: stage name → stage, in order; a stage the condition does not list passes the stack through.
         reference: the condition without stages that is evaluated in the same way, if there is one.
+        completions_file: where the completions come from when they were made elsewhere (a replay).
     """
 
     family: str
@@ -127,6 +128,7 @@ class Plan(Frozen):
     scoring: LanguageScoring
     geometry: Geometry
     reference: str | None
+    completions_file: str | None = None
 
     @property
     def point(self) -> dict[str, str | int]:

@@ -2,7 +2,7 @@
 
 from typing import Literal, NotRequired
 
-from pydantic import ConfigDict, with_config
+from pydantic import ConfigDict, NonNegativeInt, with_config
 from typing_extensions import TypedDict
 
 from persona_leakage.domain.frozen import Frozen
@@ -64,6 +64,24 @@ class CompletionRow(TypedDict):
     completion: str
     tokens: int
     finish: Literal["stop", "length"]
+
+
+class OutsideCompletion(Frozen):
+    """A completion made elsewhere; further keys are carried along into the labels.
+
+    Attributes:
+        directive_language: name of a language as a directive says it ("Mandarin Chinese"), or its label.
+        prompt: the directive.
+        sample_index: tells the samples of a prompt apart.
+        completion: the text.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    directive_language: str
+    prompt: str
+    sample_index: NonNegativeInt
+    completion: str
 
 
 @with_config(ConfigDict(extra="allow"))

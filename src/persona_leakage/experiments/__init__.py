@@ -4,8 +4,13 @@ from importlib import import_module
 from types import ModuleType
 
 FAMILIES = ("lang_inversion",)
+# pipeline that scores completions made elsewhere → the family whose scoring and report it shares
+REPLAYS = {f"{name}_replay": name for name in FAMILIES}
 
 
 def family_module(name: str) -> ModuleType:
-    """Import the module of a family; it offers `Settings` and `create_pipeline()`."""
-    return import_module(f"{__name__}.{name}")
+    """Import the module of a family or of its replay.
+
+    It offers `Settings`, `create_pipeline()` and `create_replay_pipeline()`.
+    """
+    return import_module(f"{__name__}.{REPLAYS.get(name, name)}")

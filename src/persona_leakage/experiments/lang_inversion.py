@@ -26,8 +26,10 @@ from persona_leakage.domain.recipe import Recipe
 from persona_leakage.experiments.points import conditions_in_order, gather
 from persona_leakage.pipelines import data_generation, fine_tuning, generation, geometry, reporting, scoring
 from persona_leakage.pipelines.fine_tuning.nodes import start_stack
+from persona_leakage.pipelines.generation.nodes import adopt_completions
+from persona_leakage.pipelines.geometry.nodes import COSINE_COLUMNS
 
-NAME = "lang_inversion"
+NAME, REPLAY = "lang_inversion", "lang_inversion_replay"
 
 
 class EvaluationOverride(Frozen):
@@ -125,8 +127,8 @@ class Settings(Frozen):
             sampling=default.sampling,
         )
 
-    def plan(self, condition: str, seed: int, base_model: BaseModel) -> Plan:
-        """Resolve one point.
+    def plan(self, condition: str, seed: int, base_model: BaseModel, completions_file: str | None = None) -> Plan:
+        """Resolve one point; with a file of completions made elsewhere, a replay that trains nothing.
 
         Raises:
             UserError: the condition is unknown.
@@ -138,8 +140,9 @@ class Settings(Frozen):
         baselines = [
             name for name, c in self.conditions.items() if c.completion is None and self.evaluation_of(c) == evaluation
         ]
+        labels = {*self.evaluation.languages, chosen.directive, chosen.completion}
         stages = {}
-        if chosen.completion is not None:
+        if chosen.completion is not None and completions_file is None:
             tune = self.stages.tune
             pairs = DirectivePairs(
                 directive=None if chosen.directive is None else self.languages[chosen.directive],
@@ -152,20 +155,21 @@ class Settings(Frozen):
             stages["tune"] = Stage(data=pairs, recipe=tune.recipe)
         return Plan.checked(
             {
-                "family": NAME,
+                "family": NAME if completions_file is None else REPLAY,
                 "condition": condition,
                 "seed": seed,
                 "base_model": base_model,
                 "stages": stages,
                 "evaluation": evaluation,
                 "scoring": LanguageScoring(
-                    languages=self.languages,
+                    languages={label: self.languages[label] for label in self.languages if label in labels},
                     trained_directive=chosen.directive,
                     completion=chosen.completion,
                     **self.scoring.model_dump(),
                 ),
                 "geometry": self.geometry,
                 "reference": baselines[0] if baselines else None,
+                "completions_file": completions_file,
             },
             "point",
         )
@@ -189,6 +193,32 @@ def gather_points(
 
     rates, geometry_rows = gather(cell_rates, plan_of), gather(cosines, plan_of)
     return conditions_in_order(rates, family.conditions), conditions_in_order(geometry_rows, family.conditions)
+
+
+def plan_replay(condition: str, seed: int, base_model: BaseModel, family: Settings, completions_file: str | None) -> Plan:
+    """Resolve the point that completions made elsewhere belong to.
+
+    Raises:
+        UserError: no file is given.
+    """
+    if completions_file is None:
+        raise UserError("a replay needs the completions: --params condition=…,completions_file=PATH")
+    return family.plan(condition, seed, base_model, completions_file)
+
+
+def gather_replays(
+    cell_rates: Mapping[str, Callable[[], pd.DataFrame]], base_model: BaseModel, family: Settings
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Put the rates of all replayed points together; there are no activations, so the cosines are an empty table.
+
+    A replay is never stale: its own file is part of its plan.
+    """
+
+    def plan_of(condition: str, seed: int) -> Plan:
+        return family.plan(condition, seed, base_model, "elsewhere")
+
+    rates = conditions_in_order(gather(cell_rates, plan_of).assign(stale=False), family.conditions)
+    return rates, pd.DataFrame(columns=[*COSINE_COLUMNS, "reference", "completion", "stale"])
 
 
 def create_pipeline() -> Pipeline:
@@ -222,31 +252,69 @@ def create_pipeline() -> Pipeline:
         ],
         tags="reporting",
     )
-    whole = (
+    return _placed(
         start
         + tune
         + generation.create_pipeline()
         + scoring.create_pipeline()
         + geometry.create_pipeline()
         + gathering
-        + reporting.create_pipeline()
+        + reporting.create_pipeline(),
+        NAME,
     )
+
+
+def create_replay_pipeline() -> Pipeline:
+    """Compose plan, completions made elsewhere → scoring → reporting."""
+    adopting = pipeline(
+        [
+            node(
+                plan_replay,
+                ["params:condition", "params:seed", "params:base_model", "params:settings", "params:completions_file"],
+                "plan",
+                name="plan_replay",
+            ),
+            node(adopt_completions, ["outside_completions", "plan"], "completions", name="adopt_completions"),
+        ],
+        tags="generation",
+    )
+    gathering = pipeline(
+        [
+            node(
+                gather_replays,
+                ["cell_rates@grid", "params:base_model", "params:settings"],
+                ["rates", "similarities"],
+                name="gather_replays",
+            )
+        ],
+        tags="reporting",
+    )
+    return _placed(adopting + scoring.create_pipeline() + gathering + reporting.create_pipeline(), REPLAY)
+
+
+def _placed(whole: Pipeline, namespace: str) -> Pipeline:
+    """Put the family's pipeline into its namespace, fed from the shared sources, engines and parameters."""
+    shared = {
+        "texts": "parallel_texts",
+        "skip_list": "skip_list",
+        "published": "published_rates",
+        "trainer": "trainer",
+        "generator": "generator",
+        "extractor": "extractor",
+        "outside_completions": "outside_completions",
+    }
+    parameters = {
+        "params:condition": "params:condition",
+        "params:seed": "params:seed",
+        "params:base_model": "params:base_model",
+        "params:completions_file": "params:completions_file",
+        "params:settings": f"params:{NAME}",
+        "params:claims": f"params:{NAME}.claims",
+    }
+    free = whole.inputs()
     return pipeline(
         whole,
-        namespace=NAME,
-        inputs={
-            "texts": "parallel_texts",
-            "skip_list": "skip_list",
-            "published": "published_rates",
-            "trainer": "trainer",
-            "generator": "generator",
-            "extractor": "extractor",
-        },
-        parameters={
-            "params:condition": "params:condition",
-            "params:seed": "params:seed",
-            "params:base_model": "params:base_model",
-            "params:settings": f"params:{NAME}",
-            "params:claims": f"params:{NAME}.claims",
-        },
+        namespace=namespace,
+        inputs={name: place for name, place in shared.items() if name in free},
+        parameters={name: place for name, place in parameters.items() if name in free},
     )

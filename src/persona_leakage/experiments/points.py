@@ -8,24 +8,26 @@ import pandas as pd
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.models import BaseModel
 from persona_leakage.domain.plan import Plan
-from persona_leakage.experiments import family_module
+from persona_leakage.experiments import REPLAYS, family_module
 
 
 def plan_from_parameters(family: str, parameters: Mapping[str, Any], **point: Any) -> Plan:
     """Resolve a point from a project's parameters.
 
     Args:
-        family: name of the family.
+        family: name of the family, or of its replay.
         parameters: as Kedro loads them, raw or typed.
         **point: `condition` and `seed`, where they differ from the parameters.
 
     Raises:
         UserError: the parameters do not fit their types or the condition is unknown.
     """
-    settings = family_module(family).Settings.checked(parameters[family], family)
+    block = REPLAYS.get(family, family)
+    settings = family_module(family).Settings.checked(parameters[block], block)
     base_model = BaseModel.checked(parameters["base_model"], "base_model")
     chosen = {"condition": parameters["condition"], "seed": parameters["seed"], **point}
-    plan: Plan = settings.plan(chosen["condition"], chosen["seed"], base_model)
+    origin = {"completions_file": parameters["completions_file"]} if family in REPLAYS else {}
+    plan: Plan = settings.plan(chosen["condition"], chosen["seed"], base_model, **origin)
     return plan
 
 

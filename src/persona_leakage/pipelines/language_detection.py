@@ -16,8 +16,8 @@ def detect_codes(texts: Sequence[str], min_characters: int, detect_characters: i
     """Detect each text's language with langdetect.
 
     Returns:
-        langdetect's code for each text, or `other` when the stripped text is shorter than `min_characters` or langdetect
-        finds no features. A text's code depends on nothing but the text and the seed.
+        langdetect's code for the first `detect_characters` of each stripped text, or `other` when the stripped text is shorter
+        than `min_characters` or langdetect finds no features. A text's code depends on nothing but the text and the seed.
     """
     detect = partial(_detect_code, min_characters=min_characters, detect_characters=detect_characters, seed=seed)
     workers = min(len(os.sched_getaffinity(0)), len(texts) // _ROWS_WORTH_A_PROCESS)
@@ -31,7 +31,8 @@ def detect_codes(texts: Sequence[str], min_characters: int, detect_characters: i
 def _detect_code(text: str, min_characters: int, detect_characters: int, seed: int) -> str:
     from langdetect import DetectorFactory, LangDetectException, detect
 
-    if len(text.strip()) < min_characters:
+    text = text.strip()
+    if len(text) < min_characters:
         return LABEL_OTHER
     DetectorFactory.seed = seed
     try:

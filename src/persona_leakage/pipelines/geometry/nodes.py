@@ -13,6 +13,8 @@ from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.protocols import Extractor
 from persona_leakage.domain.rows import PromptRow
 
+COSINE_COLUMNS = ["condition", "seed", "plan", "layer", "one", "other", "cosine", "centring"]
+
 
 def extract_centroids(extractor: Extractor, stack: ModelStack, prompts: Sequence[PromptRow], plan: Plan) -> Centroids:
     """Average the last prompt token's hidden state over the phrasings of each directive language.
@@ -39,9 +41,9 @@ def compare_centroids(centroids: Centroids, plan: Plan) -> pd.DataFrame:
 
     Returns:
         One row a layer and unordered pair: condition, seed, plan, layer, one, other, cosine (NaN when a centred centroid
-        is zero), reference (fingerprint of the set used for centring: cosines of different references do not compare).
+        is zero), centring (fingerprint of the set whose mean was subtracted: cosines of different sets do not compare).
     """
-    reference = fingerprint(list(centroids.groups), centroids.stack)
+    centring = fingerprint(list(centroids.groups), centroids.stack)
     rows = []
     for layer, vectors in centroids.layers.items():
         centred = vectors - vectors.mean(axis=0)
@@ -50,5 +52,5 @@ def compare_centroids(centroids: Centroids, plan: Plan) -> pd.DataFrame:
         cosines = unit @ unit.T
         for i, j in combinations(range(len(centroids.groups)), 2):
             pair = (centroids.groups[i], centroids.groups[j])
-            rows.append((plan.condition, plan.seed, plan.fingerprint, layer, *pair, float(cosines[i, j]), reference))
-    return pd.DataFrame(rows, columns=["condition", "seed", "plan", "layer", "one", "other", "cosine", "reference"])
+            rows.append((plan.condition, plan.seed, plan.fingerprint, layer, *pair, float(cosines[i, j]), centring))
+    return pd.DataFrame(rows, columns=COSINE_COLUMNS)

@@ -34,14 +34,10 @@ def write_report(
     """
     points = rates.groupby(["condition", "seed", "stale"], sort=False)["plan"].first().reset_index()
     current, stale = points[~points["stale"]], points[points["stale"]]
-    evaluation = plan.evaluation
     parts = [
         f"# {plan.family}: what spills\n",
-        f"Base model `{plan.base_model.name}` ({plan.base_model.revision}). "
-        f"{len(current)} points: {_listing(current)}. "
-        f"{evaluation.samples} completions a cell at temperature {evaluation.sampling.temperature}, top_p "
-        f"{evaluation.sampling.top_p}, at most {evaluation.sampling.max_tokens} tokens. Labels by langdetect; every rate is "
-        "over all completions of its cells, with a Wilson 95% interval; `other` counts as a label, not as missing.\n",
+        f"{_origin(plan)} {len(current)} points: {_listing(current)}. Labels by langdetect; every rate is over all "
+        "completions of its cells, with a Wilson 95% interval; `other` counts as a label, not as missing.\n",
     ]
     if len(stale):
         parts.append(f"**Left out as stale** (ran under other parameters, run them again): {_listing(stale)}.\n")
@@ -77,6 +73,16 @@ def render_page(report: str, spill_figure: bytes, conditions_figure: bytes, publ
     title = html.escape(re.sub(r"^# ", "", report.splitlines()[0]))
     head = f'<meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}</body></html>\n'
+
+
+def _origin(plan: Plan) -> str:
+    if plan.completions_file:
+        return f"Completions made elsewhere, last from `{plan.completions_file}`."
+    sampling = plan.evaluation.sampling
+    return (
+        f"Base model `{plan.base_model.name}` ({plan.base_model.revision}), {plan.evaluation.samples} completions a cell at "
+        f"temperature {sampling.temperature}, top_p {sampling.top_p}, at most {sampling.max_tokens} tokens."
+    )
 
 
 def _listing(points: pd.DataFrame) -> str:

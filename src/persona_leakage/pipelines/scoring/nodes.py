@@ -79,7 +79,7 @@ def rate_cells(labels: Sequence[LabelRow], plan: Plan) -> pd.DataFrame:
     rows = []
     for language in plan.evaluation.prompts.languages:
         of_language = frame[frame["directive_language"] == language]
-        for phrasing in (ALL_PHRASINGS, *plan.evaluation.prompts.phrasings):
+        for phrasing in dict.fromkeys([ALL_PHRASINGS, *plan.evaluation.prompts.phrasings, *of_language["phrasing"]]):
             cell = of_language if phrasing == ALL_PHRASINGS else of_language[of_language["phrasing"] == phrasing]
             hits = {metric: int((cell["label"] == (label or language)).sum()) for metric, label in metrics.items()}
             hits["mixed"] = int(cell["mixed"].sum())
