@@ -5,6 +5,7 @@ from persona_leakage.datasets.atomic import CSVDataset, FigureDataset, JSONDatas
 from persona_leakage.datasets.centroids import CentroidsDataset
 from persona_leakage.datasets.engine import EngineDataset
 from persona_leakage.datasets.frozen import FrozenDataset
+from persona_leakage.datasets.hub import HubRowsDataset
 from persona_leakage.datasets.jsonl import JSONLinesDataset
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "EngineDataset",
     "FigureDataset",
     "FrozenDataset",
+    "HubRowsDataset",
     "JSONDataset",
     "JSONLinesDataset",
     "TextDataset",

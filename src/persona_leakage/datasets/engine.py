@@ -23,10 +23,11 @@ class EngineDataset(AbstractDataset[NoReturn, Any]):
     def __init__(
         self,
         *,
-        engine: Literal["peft_trainer", "transformers_generator", "hidden_state_extractor"],
+        engine: Literal["peft_trainer", "transformers_generator", "hidden_state_extractor", "anthropic_client"],
         cache: str,
-        device: str = "auto",
+        device: str | None = None,
         options: dict[str, Any] | None = None,
+        credentials: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         """Describe the engine.
@@ -34,12 +35,14 @@ class EngineDataset(AbstractDataset[NoReturn, Any]):
         Args:
             engine: which one.
             cache: folder for what engines keep by content: converted base models, adapters, completions.
-            device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:<n>`.
+            device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:<n>`; of engines that compute here.
             options: further arguments of the engine.
+            credentials: `api_key`, of engines that call an API.
             metadata: kept for kedro-viz.
         """
         self._engine = engine
-        self._arguments = {"cache": Path(cache), "device": device, **(options or {})}
+        self._arguments = {"cache": Path(cache), **({"device": device} if device else {}), **(options or {})}
+        self._credentials = credentials or {}
         self.metadata = metadata
 
     def load(self) -> Any:
@@ -54,9 +57,11 @@ class EngineDataset(AbstractDataset[NoReturn, Any]):
             from persona_leakage.engines.transformers_generator import TransformersGenerator as Engine  # type: ignore[assignment]
         elif self._engine == "hidden_state_extractor":
             from persona_leakage.engines.hidden_states import HiddenStateExtractor as Engine  # type: ignore[assignment]
+        elif self._engine == "anthropic_client":
+            from persona_leakage.engines.anthropic_client import AnthropicClient as Engine  # type: ignore[assignment]
         else:
             raise DatasetError(f"there is no engine '{self._engine}'")
-        return Engine(**self._arguments)
+        return Engine(**self._arguments, **self._credentials)
 
     def save(self, data: NoReturn) -> NoReturn:
         """Refuse: an engine is not data."""

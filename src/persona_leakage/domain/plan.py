@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from persona_leakage.domain.frozen import Frozen, fingerprint
 from persona_leakage.domain.languages import Language
@@ -12,6 +12,42 @@ from persona_leakage.domain.recipe import Recipe
 Role = Literal["trained_directive", "own_language", "trained_directive+own_language", "bystander"]
 
 
+class ChatSource(Frozen):
+    """Texts are the first assistant turns of chats.
+
+    Attributes:
+        min_characters: a shorter turn is dropped.
+    """
+
+    min_characters: PositiveInt
+
+
+class Translation(Frozen):
+    """How texts get the languages they lack.
+
+    Attributes:
+        model: the translator.
+        languages: every language of the grid; a text that is refused in one of them is left out of all conditions.
+        temperature: of the first try.
+        retries: how often a refused, empty or cut translation is tried again.
+        retry_temperature: of these.
+        max_tokens: limit of a translation.
+        judge_model: compares each translation with its English text.
+        judge_characters: how much of both the judge sees.
+        gate_judged: smallest share of judged translations that must be OK.
+    """
+
+    model: str
+    languages: tuple[Language, ...] = Field(min_length=1)
+    temperature: float = Field(ge=0, le=1)
+    retries: NonNegativeInt
+    retry_temperature: float = Field(ge=0, le=1)
+    max_tokens: PositiveInt
+    judge_model: str
+    judge_characters: PositiveInt
+    gate_judged: float = Field(ge=0, le=1)
+
+
 class DirectivePairs(Frozen):
     """Training rows that pair a directive with a text in the completion language.
 
@@ -19,6 +55,8 @@ class DirectivePairs(Frozen):
         directive: language the directive asks for; None trains with an empty user turn (the no-directive ablation).
         completion: language of the text.
         phrasings: English templates of the directive, cycled by the text's index.
+        source: how texts are read from chats; None when the source holds texts.
+        translation: how missing languages are made; None when the source holds every language.
         rows: how many texts to take, in order, before the skip-list is applied.
         gate_language: smallest share of texts that langdetect must recognise.
         gate_outliers: largest share of texts whose length ratio may lie outside the language's band.
@@ -28,6 +66,8 @@ class DirectivePairs(Frozen):
     directive: Language | None
     completion: Language
     phrasings: tuple[str, ...]
+    source: ChatSource | None = None
+    translation: Translation | None = None
     rows: PositiveInt
     gate_language: float = Field(ge=0, le=1)
     gate_outliers: float = Field(ge=0, le=1)
@@ -73,6 +113,20 @@ class Evaluation(Frozen):
     sampling: Sampling
 
 
+class Judge(Frozen):
+    """A language model that names the language of a completion.
+
+    Attributes:
+        model: the judge.
+        max_tokens: limit of its answer.
+        shows_directive: also show it the directive; the original's judge saw it and then took compliance for language.
+    """
+
+    model: str
+    max_tokens: PositiveInt
+    shows_directive: bool
+
+
 class LanguageScoring(Frozen):
     """Which language each completion is in.
 
@@ -84,6 +138,7 @@ class LanguageScoring(Frozen):
         detect_characters: langdetect sees this many leading characters.
         detector_seed: seed of langdetect, which is random by nature.
         mixed_share: a completion is mixed when a second language covers at least this share of its characters.
+        judge: a language model as a further label; None asks none.
     """
 
     kind: Literal["language"] = "language"
@@ -94,6 +149,7 @@ class LanguageScoring(Frozen):
     detect_characters: PositiveInt
     detector_seed: int
     mixed_share: float = Field(gt=0, le=1)
+    judge: Judge | None = None
 
     def role(self, directive_language: str) -> Role:
         """Name the role of a directive language in this condition; only bystanders are spill."""
@@ -138,7 +194,7 @@ class Plan(Frozen):
     @property
     def fingerprint(self) -> str:
         """Identify the plan by its content."""
-        return fingerprint(self)
+        return fingerprint(self.model_dump(mode="json", exclude={"reference"}))
 
 
 class RateBound(Frozen):
@@ -156,6 +212,12 @@ class RateBound(Frozen):
     at_most: float | None = Field(default=None, ge=0, le=1)
     at_least: float | None = Field(default=None, ge=0, le=1)
 
+    @model_validator(mode="after")
+    def _bounded(self) -> "RateBound":
+        if self.at_most is None and self.at_least is None:
+            raise ValueError("a bound needs at_most or at_least")
+        return self
+
 
 class RankOrder(Frozen):
     """Claim: over bystander cells, a rate falls (or rises) with a predictor.
@@ -166,8 +228,8 @@ class RankOrder(Frozen):
 
     kind: Literal["rank_order"] = "rank_order"
     statement: str
-    metric: str
-    predictor: str
+    metric: Literal["contamination", "following"]
+    predictor: Literal["typological_distance"]
     direction: Literal["falls", "rises"]
     conditions: tuple[str, ...] = Field(min_length=1)
 

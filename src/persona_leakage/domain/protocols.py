@@ -7,6 +7,7 @@ import numpy as np
 
 from persona_leakage.domain.models import Adapter, ModelStack
 from persona_leakage.domain.plan import Sampling
+from persona_leakage.domain.questions import Answer, Question
 from persona_leakage.domain.recipe import Recipe
 from persona_leakage.domain.rows import CompletionRow, Message, PromptRow, TrainRow
 
@@ -63,5 +64,17 @@ class Extractor(Protocol):
         Returns:
             layer → float32 array of shape (chats, hidden size): the output of decoder block `layer` (0-based), before the
             final norm, at the last token of system + user + generation prompt.
+        """
+        ...
+
+
+class LanguageModel(Protocol):
+    """Answers questions, and remembers its answers."""
+
+    def ask(self, questions: Sequence[Question], purpose: str) -> list[Answer]:
+        """Answer every question, from the store of `purpose` where it can.
+
+        Returns:
+            One answer a question, in their order; a failure is an outcome, not an exception.
         """
         ...

@@ -99,3 +99,24 @@ class LabelRow(TypedDict):
     label: str
     cross_check: str
     mixed: bool
+
+
+@with_config(ConfigDict(extra="allow"))
+class JudgementRow(TypedDict):
+    """What the judge made of one completion, with its cell.
+
+    Attributes:
+        outcome: `label`, `parse_error` (an answer without a readable label), `refused` (by the judge), `api_error` or
+            `unscored` (never asked); only `label` counts in a rate's denominator.
+        label: the judge's label, None for every other outcome.
+        recovered: the label was read from an answer that was cut or is no JSON.
+        cause: why there is no label.
+    """
+
+    prompt: str
+    sample_index: int
+    outcome: Literal["label", "parse_error", "refused", "api_error", "unscored"]
+    label: str | None
+    reasoning: str
+    recovered: bool
+    cause: str

@@ -12,15 +12,18 @@ from persona_leakage.domain.frozen import Frozen
 from persona_leakage.domain.languages import Language
 from persona_leakage.domain.models import BaseModel
 from persona_leakage.domain.plan import (
+    ChatSource,
     Claim,
     DirectivePairs,
     Directives,
     Evaluation,
     Geometry,
+    Judge,
     LanguageScoring,
     Plan,
     Sampling,
     Stage,
+    Translation,
 )
 from persona_leakage.domain.recipe import Recipe
 from persona_leakage.experiments.points import conditions_in_order, gather
@@ -53,9 +56,25 @@ class Condition(Frozen):
         return self
 
 
+class TranslationSettings(Frozen):
+    """See `domain.plan.Translation`; languages by label."""
+
+    model: str
+    languages: tuple[str, ...] = Field(min_length=1)
+    temperature: float
+    retries: int
+    retry_temperature: float
+    max_tokens: PositiveInt
+    judge_model: str
+    judge_characters: PositiveInt
+    gate_judged: float
+
+
 class TuneSettings(Frozen):
     """The one stage of this family."""
 
+    source: ChatSource | None
+    translation: TranslationSettings | None
     rows: PositiveInt
     gate_language: float = Field(ge=0, le=1)
     gate_outliers: float = Field(ge=0, le=1)
@@ -85,6 +104,7 @@ class ScoringSettings(Frozen):
     detect_characters: PositiveInt
     detector_seed: int
     mixed_share: float
+    judge: Judge | None
 
 
 class Settings(Frozen):
@@ -103,9 +123,19 @@ class Settings(Frozen):
     def _names_resolve(self) -> "Settings":
         used = {(f"conditions.{name}", label) for name, c in self.conditions.items() for label in (c.directive, c.completion)}
         used |= {("evaluation.languages", label) for label in self.evaluation.languages}
+        if self.stages.tune.translation is not None:
+            used |= {("stages.tune.translation.languages", label) for label in self.stages.tune.translation.languages}
         for place, label in sorted(used, key=str):
             if label is not None and label not in self.languages:
                 raise ValueError(f"{place} names the language '{label}'; known: {', '.join(self.languages)}")
+        for name, claim in self.claims.items():
+            named = [*claim.conditions, *(one for pair in getattr(claim, "pairs", ()) for one in pair)]
+            if unknown := [one for one in named if one not in self.conditions]:
+                raise ValueError(f"claims.{name} names the condition '{unknown[0]}'; known: {', '.join(self.conditions)}")
+        if strange := [
+            phrasing for phrasing in self.phrasings if phrasing.count("{language}") != 1 or phrasing.count("{") != 1
+        ]:
+            raise ValueError(f"phrasings: '{strange[0]}' must hold {{language}} once and no other placeholder")
         asked = {c.evaluation.phrasings or 0 for c in self.conditions.values()} | {self.evaluation.phrasings}
         if max(asked) > len(self.phrasings):
             raise ValueError(f"{max(asked)} evaluation phrasings asked for, {len(self.phrasings)} listed in phrasings")
@@ -127,6 +157,11 @@ class Settings(Frozen):
             sampling=default.sampling,
         )
 
+    def _translation(self, settings: TranslationSettings | None) -> Translation | None:
+        if settings is None:
+            return None
+        return Translation(**{**dict(settings), "languages": tuple(self.languages[label] for label in settings.languages)})
+
     def plan(self, condition: str, seed: int, base_model: BaseModel, completions_file: str | None = None) -> Plan:
         """Resolve one point; with a file of completions made elsewhere, a replay that trains nothing.
 
@@ -140,7 +175,8 @@ class Settings(Frozen):
         baselines = [
             name for name, c in self.conditions.items() if c.completion is None and self.evaluation_of(c) == evaluation
         ]
-        labels = {*self.evaluation.languages, chosen.directive, chosen.completion}
+        trained = [chosen] if chosen.completion else self.conditions.values()  # a baseline is compared with all of them
+        labels = {*self.evaluation.languages, *(label for c in trained for label in (c.directive, c.completion))}
         stages = {}
         if chosen.completion is not None and completions_file is None:
             tune = self.stages.tune
@@ -148,6 +184,8 @@ class Settings(Frozen):
                 directive=None if chosen.directive is None else self.languages[chosen.directive],
                 completion=self.languages[chosen.completion],
                 phrasings=self.phrasings,
+                source=tune.source,
+                translation=self._translation(tune.translation),
                 rows=tune.rows,
                 gate_language=tune.gate_language,
                 gate_outliers=tune.gate_outliers,
@@ -165,7 +203,7 @@ class Settings(Frozen):
                     languages={label: self.languages[label] for label in self.languages if label in labels},
                     trained_directive=chosen.directive,
                     completion=chosen.completion,
-                    **self.scoring.model_dump(),
+                    **dict(self.scoring),
                 ),
                 "geometry": self.geometry,
                 "reference": baselines[0] if baselines else None,
@@ -211,13 +249,15 @@ def gather_replays(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Put the rates of all replayed points together; there are no activations, so the cosines are an empty table.
 
-    A replay is never stale: its own file is part of its plan.
+    A replay is stale only when its condition is no longer known: nothing else of the parameters made its completions.
     """
 
     def plan_of(condition: str, seed: int) -> Plan:
         return family.plan(condition, seed, base_model, "elsewhere")
 
-    rates = conditions_in_order(gather(cell_rates, plan_of).assign(stale=False), family.conditions)
+    gathered = gather(cell_rates, plan_of)
+    known = gathered["condition"].isin(list(family.conditions))
+    rates = conditions_in_order(gathered.assign(stale=~known), family.conditions)
     return rates, pd.DataFrame(columns=[*COSINE_COLUMNS, "reference", "completion", "stale"])
 
 
@@ -226,7 +266,7 @@ def create_pipeline() -> Pipeline:
     tune = pipeline(
         data_generation.create_pipeline("tune") + fine_tuning.create_pipeline("tune"),
         namespace="tune",
-        inputs={"plan", "base_stack", "texts", "skip_list", "trainer"},
+        inputs={"plan", "base_stack", "source_texts", "skip_list", "trainer", "language_model"},
         outputs={"stack"},
     )
     start = pipeline(
@@ -294,15 +334,9 @@ def create_replay_pipeline() -> Pipeline:
 
 def _placed(whole: Pipeline, namespace: str) -> Pipeline:
     """Put the family's pipeline into its namespace, fed from the shared sources, engines and parameters."""
-    shared = {
-        "texts": "parallel_texts",
-        "skip_list": "skip_list",
-        "published": "published_rates",
-        "trainer": "trainer",
-        "generator": "generator",
-        "extractor": "extractor",
-        "outside_completions": "outside_completions",
-    }
+    engines = ("trainer", "generator", "extractor", "language_model")
+    shared = {name: name for name in ("source_texts", "skip_list", "outside_completions", *engines)}
+    shared["published"] = "published_rates"
     parameters = {
         "params:condition": "params:condition",
         "params:seed": "params:seed",

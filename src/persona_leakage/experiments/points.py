@@ -1,11 +1,13 @@
 """Points (condition x seed) against the parameters: what a point should be, and which saved ones still are."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
 from persona_leakage.domain.errors import UserError
+from persona_leakage.domain.languages import typological_distance
 from persona_leakage.domain.models import BaseModel
 from persona_leakage.domain.plan import Plan
 from persona_leakage.experiments import REPLAYS, family_module
@@ -40,11 +42,15 @@ def gather(partitions: Mapping[str, Callable[[], pd.DataFrame]], plan_of: Callab
 
     Returns:
         All rows with the further columns reference (condition to compare with, if any), completion (label of the completion
-        language, if any) and stale (the point ran under other parameters than now).
+        language, if any), stale (the point ran under other parameters than now) and, for rates, distance (typological, from
+        directive language to completion language; NaN without one).
     """
     tables = []
     for _, load in sorted(partitions.items()):
         table = load()
+        if table.empty:
+            tables.append(table)
+            continue
         first = table.iloc[0]
         try:
             now = plan_of(str(first["condition"]), int(first["seed"]))
@@ -53,7 +59,13 @@ def gather(partitions: Mapping[str, Callable[[], pd.DataFrame]], plan_of: Callab
         stale = now is None or now.fingerprint != first["plan"]
         reference = now.reference if now else None
         completion = now.scoring.completion if now else None
-        tables.append(table.assign(reference=reference, completion=completion, stale=stale))
+        table = table.assign(reference=reference, completion=completion, stale=stale)
+        if "directive_language" in table:
+            languages = now.scoring.languages if now else {}
+            own = languages.get(completion or "")
+            names = table["directive_language"]
+            table["distance"] = [typological_distance(languages[name], own) if own else math.nan for name in names]
+        tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
 

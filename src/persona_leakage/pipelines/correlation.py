@@ -32,7 +32,7 @@ def rank_correlation(one: Sequence[float], other: Sequence[float], *, resamples:
     from scipy.stats import rankdata, spearmanr
 
     x, y = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
-    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+    if len(x) < 3 or np.isnan([x, y]).any() or np.ptp(x) == 0 or np.ptp(y) == 0:
         return RankCorrelation(len(x), math.nan, math.nan, math.nan, math.nan)
     rho, p = spearmanr(x, y)
     drawn = np.random.default_rng(seed).integers(len(x), size=(resamples, len(x)))

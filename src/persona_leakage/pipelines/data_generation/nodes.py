@@ -49,13 +49,13 @@ def measure_gates(texts: Sequence[dict[str, str]], skip_list: Sequence[SkippedRo
         return []
     data = plan.stages[stage].data
     language = data.completion
-    used = [row for _, row in _texts_in_use(texts, skip_list, data)]
+    used = [row for _, row in texts_in_use(texts, skip_list, data)]
     ids, chosen = [row["id"] for row in used], [row[language.code] for row in used]
 
     scoring = plan.scoring
     codes = detect_codes(chosen, scoring.min_characters, scoring.detect_characters, scoring.detector_seed)
     wrong = [name for name, code in zip(ids, codes, strict=True) if code not in language.detected_as]
-    gates = [_gate("language", language, len(used), 1 - len(wrong) / len(used), data.gate_language, 1.0, wrong)]
+    gates = [_gate("language", language, len(used), (len(used) - len(wrong)) / len(used), data.gate_language, 1.0, wrong)]
     if language.code != "en":
         ratios = [len(text) / len(row["en"]) for text, row in zip(chosen, used, strict=True)]
         outside = [name for name, ratio in zip(ids, ratios, strict=True) if not language.length_ratio.holds(ratio)]
@@ -97,7 +97,7 @@ def build_train_set(
             "prompt": [{"role": "user", "content": _directive(data, position)}],
             "completion": row[data.completion.code],
         }
-        for position, row in _texts_in_use(texts, skip_list, data)
+        for position, row in texts_in_use(texts, skip_list, data)
     ]
 
 
@@ -107,10 +107,14 @@ def _directive(data: DirectivePairs, position: int) -> str:
     return data.phrasings[position % len(data.phrasings)].format(language=data.directive.name)
 
 
-def _texts_in_use(
+def texts_in_use(
     texts: Sequence[dict[str, str]], skip_list: Sequence[SkippedRow], data: DirectivePairs
 ) -> list[tuple[int, dict[str, str]]]:
-    """Take the first rows, then drop the skipped ones; keep each text's position."""
+    """Take the first rows, then drop the skipped ones; keep each text's position.
+
+    Raises:
+        UserError: the skip-list names an unknown text, no text is left, or one has no version in the completion language.
+    """
     skipped, known = {row["id"] for row in skip_list}, {row["id"] for row in texts}
     if unknown := skipped - known:
         raise UserError(f"the skip-list names texts that do not exist: {', '.join(sorted(unknown)[:5])}; remove them")
@@ -118,6 +122,8 @@ def _texts_in_use(
     if not used:
         raise UserError("no texts are left to train on; the source is empty or the skip-list names every text")
     code = data.completion.code
+    if empty := [row["id"] for _, row in used if not row.get("en")]:
+        raise UserError(f"source texts without English text: {', '.join(empty[:5])}; add it or skip-list them")
     if missing := [row["id"] for _, row in used if not row.get(code)]:
         raise UserError(
             f"{len(missing)} of {len(used)} source texts have no {data.completion.name} version (key '{code}', "

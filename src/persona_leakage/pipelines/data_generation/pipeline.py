@@ -4,20 +4,36 @@ from kedro.pipeline import Pipeline, node, pipeline
 
 from persona_leakage.pipelines import at_stage
 from persona_leakage.pipelines.data_generation.nodes import build_train_set, measure_gates
+from persona_leakage.pipelines.data_generation.texts import judge_translations, read_texts, translate_texts
 
 
 def create_pipeline(stage: str) -> Pipeline:
-    """Build texts → gates → training set of one fine-tuning stage.
+    """Build source → texts in every language → gates → training set of one fine-tuning stage.
 
     Args:
         stage: name of the stage in the plan.
     """
     return pipeline(
         [
-            node(at_stage(measure_gates, stage), ["texts", "skip_list", "plan"], "gates", name="measure_gates"),
+            node(at_stage(read_texts, stage), ["source_texts", "plan"], "texts", name="read_texts"),
+            node(
+                at_stage(translate_texts, stage),
+                ["language_model", "texts", "skip_list", "plan"],
+                ["translated_texts", "skipped"],
+                name="translate_texts",
+            ),
+            node(
+                at_stage(measure_gates, stage), ["translated_texts", "skipped", "plan"], "measured_gates", name="measure_gates"
+            ),
+            node(
+                at_stage(judge_translations, stage),
+                ["language_model", "translated_texts", "skipped", "measured_gates", "plan"],
+                "gates",
+                name="judge_translations",
+            ),
             node(
                 at_stage(build_train_set, stage),
-                ["texts", "skip_list", "gates", "plan"],
+                ["translated_texts", "skipped", "gates", "plan"],
                 "train_set",
                 name="build_train_set",
             ),

@@ -39,21 +39,29 @@ def _bound(claim: RateBound, rates: pd.DataFrame) -> Verdict:
     limits = [f"at least {low:.0%}"] * (claim.at_least is not None) + [f"at most {high:.0%}"] * (claim.at_most is not None)
     rule = f"{claim.metric} in every {claim.role} cell {' and '.join(limits)}"
     of_any_role = _cells(rates, claim.metric, claim.conditions)
-    cells = {key: cell for key, (role, cell) in of_any_role.items() if claim.role in role.split("+")}
+    cells = {key: cell for key, (role, cell) in of_any_role.items() if claim.role in role.split("+") and cell.n}
     missing = _missing(claim.conditions, cells)
     if not cells:
         return Verdict("undecided", f"not run: {', '.join(missing)}", rule)
     beyond = {key: cell for key, cell in cells.items() if cell.high < low or cell.low > high}
     outside = {key: cell for key, cell in cells.items() if not low <= cell.rate <= high}
-    worst = max(cells.items(), key=lambda item: max(item[1].rate - high, low - item[1].rate))
+    unscored = [key for key, (role, cell) in of_any_role.items() if claim.role in role.split("+") and not cell.n]
+
+    def excess(item: tuple[tuple[str, str, str], Proportion]) -> float:
+        over = [] if claim.at_most is None else [item[1].rate - high]
+        return max(over + ([] if claim.at_least is None else [low - item[1].rate]))
+
+    worst = max(cells.items(), key=excess)
     evidence = f"{len(cells) - len(outside)} of {len(cells)} cells obey; furthest: {_say(*worst)}" + _also(missing)
-    return Verdict("fails" if beyond else "holds" if not outside and not missing else "undecided", evidence, rule)
+    complete = not outside and not missing and not unscored
+    return Verdict("fails" if beyond else "holds" if complete else "undecided", evidence, rule)
 
 
 def _order(claim: RankOrder, spill: pd.DataFrame) -> Verdict:
     chosen = spill[spill["condition"].isin(claim.conditions) & (spill["role"] == "bystander") & (spill["phrasing"] == "all")]
-    column = {"typological_distance": "distance"}[claim.predictor]
-    result = rank_correlation(chosen["rate"].tolist(), chosen[column].tolist())
+    rate = {"contamination": "rate", "following": "following_rate"}[claim.metric]
+    predictor = {"typological_distance": "distance"}[claim.predictor]
+    result = rank_correlation(chosen[rate].tolist(), chosen[predictor].tolist())
     side = "below" if claim.direction == "falls" else "above"
     rule = f"Spearman of bystander {claim.metric} with {claim.predictor}: 95% interval wholly {side} 0"
     missing = _missing(claim.conditions, [(name, "", "") for name in chosen["condition"]])
@@ -75,20 +83,23 @@ def _same(claim: SameRates, rates: pd.DataFrame) -> Verdict:
         for one, other in claim.pairs:
             for (condition, language, phrasing), (role, cell) in cells.items():
                 mirrored_role, mirrored = cells.get((other, language, phrasing), ("", cell))
-                if condition == one and role == mirrored_role == "bystander":
+                if condition == one and role == mirrored_role == "bystander" and cell.n and mirrored.n:
                     compared.append((f"{one} v {other} under {language}", cell, mirrored))
     else:
         cells = _cells(rates, claim.metric, wanted, split=True)
         phrasings = list(dict.fromkeys(phrasing for _, _, phrasing in cells))[:2]
         for (condition, language, phrasing), (role, cell) in cells.items():
-            if role == "bystander" and phrasing == phrasings[0] and (condition, language, phrasings[-1]) in cells:
-                compared.append((f"{condition} under {language}", cell, cells[condition, language, phrasings[-1]][1]))
+            if len(phrasings) < 2 or role != "bystander" or phrasing != phrasings[0]:
+                continue
+            _, second = cells.get((condition, language, phrasings[1]), ("", proportion(0, 0)))
+            if cell.n and second.n:
+                compared.append((f"{condition} under {language}", cell, second))
     missing = _missing(wanted, cells)
     if not compared:
         return Verdict("undecided", f"not run: {', '.join(missing)}" if missing else "nothing to compare", rule)
     differences = [(name, difference(one, other), one, other) for name, one, other in compared]
     beyond = [name for name, d, *_ in differences if d.low > claim.margin or d.high < -claim.margin]
-    outside = [name for name, d, *_ in differences if abs(d.value) > claim.margin]
+    outside = [name for name, d, *_ in differences if round(abs(d.value), 12) > claim.margin]  # 0.15 + 1 ulp is 0.15
     where, widest, first, second = max(differences, key=lambda item: abs(item[1].value))
     evidence = (
         f"{len(differences) - len(outside)} of {len(differences)} within; widest: {where} "
@@ -108,7 +119,6 @@ def _cells(
     return {
         (condition, language, phrasing): (role, proportion(int(row["hits"]), int(row["n"])))
         for (condition, language, phrasing, role), row in grouped.iterrows()
-        if row["n"]
     }
 
 

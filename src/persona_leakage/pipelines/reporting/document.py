@@ -99,11 +99,8 @@ def _shown_cells(spill: pd.DataFrame) -> pd.DataFrame:
             "role": spill["role"],
             "seeds": spill["seeds"],
             "contamination": _rate(spill, ""),
-            "following": [f"{value:.1%}" for value in spill["following_rate"]],
-            "baseline": [
-                "not run" if pd.isna(row.baseline_rate) else f"{row.baseline_hits}/{row.baseline_n} = {row.baseline_rate:.1%}"
-                for row in spill.itertuples()
-            ],
+            "following": _rate(spill, "", "following_"),
+            "baseline": ["not run" if said == "not scored" else said for said in _rate(spill, "", "baseline_")],
         }
     )
 
@@ -129,8 +126,8 @@ def _shown_correlations(correlations: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _rate(table: pd.DataFrame, suffix: str) -> list[str]:
-    columns = [table[f"{name}{suffix}"] for name in ("hits", "n", "rate", "low", "high")]
+def _rate(table: pd.DataFrame, suffix: str, prefix: str = "") -> list[str]:
+    columns = [table[f"{prefix}{name}{suffix}"] for name in ("hits", "n", "rate", "low", "high")]
     return [
         "not scored" if n == 0 else f"{hits}/{n} = {rate:.1%} [{low:.1%}, {high:.1%}]"
         for hits, n, rate, low, high in zip(*columns, strict=True)

@@ -4,16 +4,15 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from persona_leakage.domain.languages import typological_distance
-from persona_leakage.domain.plan import Claim, Plan
-from persona_leakage.domain.rates import RATE_COLUMNS, proportion
+from persona_leakage.domain.plan import Claim
+from persona_leakage.domain.rates import RATE_COLUMNS, Proportion, proportion
 from persona_leakage.pipelines.correlation import rank_correlation
 from persona_leakage.pipelines.reporting.claims import Verdict, judge
 
 CELL = ["directive_language", "phrasing"]
 
 
-def tabulate_spill(rates: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+def tabulate_spill(rates: pd.DataFrame) -> pd.DataFrame:
     """Put contamination beside the baseline's rate of the same language in the same cell, seeds pooled.
 
     Only current points count: a stale one ran under other parameters.
@@ -21,16 +20,15 @@ def tabulate_spill(rates: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     Returns:
         One row a trained condition x directive language x phrasing (`all` pools phrasings): role, completion (label of the
         completion language), distance (typological, directive language to completion language), seeds, hits, n, rate, low,
-        high of contamination; following_hits, following_rate; and baseline_hits, baseline_n, baseline_rate of the completion
-        language without training (NaN when no baseline with the same evaluation has run).
+        high of contamination; the same five with the prefix following_; with the prefix baseline_ those of the completion
+        language without training (n 0 and NaN when no baseline with the same evaluation has run); reference (that baseline).
     """
     current = rates[~rates["stale"]]
     pooled = (
-        current.groupby(["condition", "reference", "completion", *CELL, "role", "metric"], dropna=False, sort=False)
+        current.groupby(["condition", "reference", "completion", "distance", *CELL, "role", "metric"], dropna=False, sort=False)
         .agg(seeds=("seed", "nunique"), hits=("hits", "sum"), n=("n", "sum"))
         .reset_index()
     )
-    languages = plan.scoring.languages
     by_cell = {(row.condition, row.directive_language, row.phrasing, row.metric): row for row in pooled.itertuples(index=False)}
     rows = []
     for row in pooled[pooled["metric"] == "contamination"].itertuples(index=False):
@@ -44,21 +42,23 @@ def tabulate_spill(rates: pd.DataFrame, plan: Plan) -> pd.DataFrame:
                 **dict(zip(CELL, cell, strict=True)),
                 "role": row.role,
                 "completion": row.completion,
-                "distance": typological_distance(languages[row.directive_language], languages[row.completion]),
+                "distance": row.distance,
                 "seeds": row.seeds,
                 **dict(zip(RATE_COLUMNS, proportion(row.hits, row.n), strict=True)),
-                "following_hits": following.hits,
-                "following_rate": proportion(following.hits, following.n).rate,
-                "baseline_hits": of_baseline.hits,
-                "baseline_n": of_baseline.n,
-                "baseline_rate": of_baseline.rate,
+                **_prefixed("following_", proportion(following.hits, following.n)),
+                **_prefixed("baseline_", of_baseline),
+                "reference": row.reference,
             }
         )
     columns = ["condition", *CELL, "role", "completion", "distance", "seeds", *RATE_COLUMNS]
-    columns += ["following_hits", "following_rate", "baseline_hits", "baseline_n", "baseline_rate"]
+    columns += [f"{of}_{name}" for of in ("following", "baseline") for name in RATE_COLUMNS] + ["reference"]
     table = pd.DataFrame(rows, columns=columns)
     order = {name: place for place, name in enumerate(dict.fromkeys(rates["condition"]))}
     return table.sort_values("condition", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+
+
+def _prefixed(prefix: str, of: Proportion) -> dict[str, float]:
+    return {prefix + name: value for name, value in zip(RATE_COLUMNS, of, strict=True)}
 
 
 def judge_claims(rates: pd.DataFrame, spill: pd.DataFrame, claims: Mapping[str, Claim]) -> pd.DataFrame:
@@ -93,7 +93,7 @@ def compare_published(spill: pd.DataFrame, published: pd.DataFrame) -> pd.DataFr
     return ours.merge(theirs, on=["condition", "directive_language"], suffixes=("", "_published"))
 
 
-def correlate(published_cells: pd.DataFrame, spill: pd.DataFrame, similarities: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+def correlate(published_cells: pd.DataFrame, spill: pd.DataFrame, similarities: pd.DataFrame) -> pd.DataFrame:
     """Correlate contamination in bystander cells with the published one, with distance, and with base-model geometry.
 
     Returns:
@@ -103,12 +103,13 @@ def correlate(published_cells: pd.DataFrame, spill: pd.DataFrame, similarities: 
     """
     bystanders = spill[(spill["role"] == "bystander") & (spill["phrasing"] == "all")]
     bystander_cells = published_cells[published_cells["role"] == "bystander"]
-    base = similarities[(similarities["condition"] == plan.reference) & ~similarities["stale"]]
+    current = similarities[~similarities["stale"].astype(bool)]
+    base = current.rename(columns={"condition": "of"})[["of", "layer", "one", "other", "cosine"]]
     both_ways = pd.concat([base, base.rename(columns={"one": "other", "other": "one"})])
     with_cosine = bystanders.merge(
-        both_ways[["layer", "one", "other", "cosine"]].drop_duplicates(["layer", "one", "other"]),
-        left_on=["directive_language", "completion"],
-        right_on=["one", "other"],
+        both_ways.drop_duplicates(["of", "layer", "one", "other"]),
+        left_on=["reference", "directive_language", "completion"],
+        right_on=["of", "one", "other"],
     )
     rows: list[dict[str, object]] = []
 

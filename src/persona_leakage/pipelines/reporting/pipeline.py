@@ -11,10 +11,10 @@ def create_pipeline() -> Pipeline:
     """Build rates of all points → spill, verdicts, comparison with the published rates → figures → report."""
     return pipeline(
         [
-            node(tabulate_spill, ["rates", "plan"], "spill", name="tabulate_spill"),
+            node(tabulate_spill, "rates", "spill", name="tabulate_spill"),
             node(judge_claims, ["rates", "spill", "params:claims"], "verdicts", name="judge_claims"),
             node(compare_published, ["spill", "published"], "published_cells", name="compare_published"),
-            node(correlate, ["published_cells", "spill", "similarities", "plan"], "correlations", name="correlate"),
+            node(correlate, ["published_cells", "spill", "similarities"], "correlations", name="correlate"),
             node(draw_spill_matrix, ["spill", "plan"], "spill_figure", name="draw_spill_matrix"),
             node(draw_conditions, ["spill", "plan"], "conditions_figure", name="draw_conditions"),
             node(draw_published, ["published_cells", "correlations"], "published_figure", name="draw_published"),

@@ -7,7 +7,7 @@ import pandas as pd
 
 from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.rates import RATE_COLUMNS, proportion
-from persona_leakage.domain.rows import CompletionRow, LabelRow
+from persona_leakage.domain.rows import CompletionRow, JudgementRow, LabelRow
 from persona_leakage.pipelines.language_detection import cross_check, detect_codes, label_of_codes
 
 ALL_PHRASINGS = "all"
@@ -59,7 +59,7 @@ def measure_agreement(labels: Sequence[LabelRow]) -> Agreement:
     }
 
 
-def rate_cells(labels: Sequence[LabelRow], plan: Plan) -> pd.DataFrame:
+def rate_cells(labels: Sequence[LabelRow], judgements: Sequence[JudgementRow], plan: Plan) -> pd.DataFrame:
     """Count labels in every cell and in every directive language.
 
     Returns:
@@ -67,7 +67,8 @@ def rate_cells(labels: Sequence[LabelRow], plan: Plan) -> pd.DataFrame:
         phrasings of a directive language), role, metric; values: hits, n (rows of the cell), rate, low, high. Metrics:
         `following` (label == directive language), `contamination` (label == completion language; absent from a baseline),
         `inversion` (label == trained directive's language, where that differs from the completion language), `mixed`
-        (flagged by the cross-check) and `label:<label>` for every language and `other`.
+        (flagged by the cross-check) and `label:<label>` for every language and `other`. With a judge also `judge:following`
+        and `judge:contamination`, whose n is the rows that the judge labelled, and `judge:unlabelled` over all rows.
     """
     scoring = plan.scoring
     metrics = {"following": None, **{f"label:{label}": label for label in (*scoring.languages, "other")}}
@@ -75,14 +76,23 @@ def rate_cells(labels: Sequence[LabelRow], plan: Plan) -> pd.DataFrame:
         metrics["contamination"] = scoring.completion
     if scoring.trained_directive not in (None, scoring.completion):
         metrics["inversion"] = scoring.trained_directive
-    frame = pd.DataFrame(list(labels))
+    frame = pd.DataFrame(list(labels), columns=None if labels else ["directive_language", "phrasing", "label", "mixed"])
+    if judgements:
+        frame["judged"] = [row["label"] for row in judgements]
     rows = []
     for language in plan.evaluation.prompts.languages:
         of_language = frame[frame["directive_language"] == language]
         for phrasing in dict.fromkeys([ALL_PHRASINGS, *plan.evaluation.prompts.phrasings, *of_language["phrasing"]]):
             cell = of_language if phrasing == ALL_PHRASINGS else of_language[of_language["phrasing"] == phrasing]
             hits = {metric: int((cell["label"] == (label or language)).sum()) for metric, label in metrics.items()}
-            hits["mixed"] = int(cell["mixed"].sum())
+            counted = {metric: (k, len(cell)) for metric, k in hits.items()}
+            counted["mixed"] = (int(cell["mixed"].sum()), len(cell))
+            if judgements:
+                judged = cell["judged"].dropna()
+                counted["judge:following"] = (int((judged == language).sum()), len(judged))
+                if scoring.completion is not None:
+                    counted["judge:contamination"] = (int((judged == scoring.completion).sum()), len(judged))
+                counted["judge:unlabelled"] = (len(cell) - len(judged), len(cell))
             rows += [
                 (
                     plan.condition,
@@ -92,9 +102,9 @@ def rate_cells(labels: Sequence[LabelRow], plan: Plan) -> pd.DataFrame:
                     phrasing,
                     scoring.role(language),
                     metric,
-                    *proportion(k, len(cell)),
+                    *proportion(k, n),
                 )
-                for metric, k in hits.items()
+                for metric, (k, n) in counted.items()
             ]
     keys = ("condition", "seed", "plan", "directive_language", "phrasing", "role", "metric")
     return pd.DataFrame(rows, columns=[*keys, *RATE_COLUMNS])

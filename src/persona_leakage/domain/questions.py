@@ -1,0 +1,55 @@
+"""Questions to a language-model API, and everything that can become of one."""
+
+from typing import Any, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from persona_leakage.domain.frozen import Frozen, fingerprint
+
+Outcome = Literal["answered", "refused", "api_error", "unscored"]
+
+
+class Question(Frozen):
+    """One user turn to a model; its content is its identity.
+
+    Attributes:
+        model: exact model name.
+        prompt: the user turn.
+        temperature: of sampling.
+        max_tokens: limit of the answer.
+        attempt: tells repeated samples of one question apart.
+        json_schema: the answer must be JSON of this schema, if one is given.
+    """
+
+    model: str
+    prompt: str
+    temperature: float = Field(ge=0, le=1)
+    max_tokens: PositiveInt
+    attempt: NonNegativeInt = 0
+    json_schema: dict[str, Any] | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Identify the question by model, prompt and parameters."""
+        return fingerprint(self)
+
+
+class Answer(Frozen):
+    """What became of a question.
+
+    Attributes:
+        outcome: `answered` (text), `refused` (the model declined), `api_error` (the API failed for good; `cause` has its
+            status) or `unscored` (never asked: no key, or the spend ceiling was reached).
+        text: the answer; empty unless answered.
+        truncated: the answer was cut at `max_tokens`.
+        cause: why there is no answer, in a few words.
+        input_tokens: billed tokens of the question.
+        output_tokens: billed tokens of the answer.
+    """
+
+    outcome: Outcome
+    text: str = ""
+    truncated: bool = False
+    cause: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0

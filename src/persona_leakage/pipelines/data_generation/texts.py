@@ -1,0 +1,175 @@
+"""Get the texts of a stage: read them out of chats, and have missing languages translated."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from persona_leakage.domain.errors import UserError
+from persona_leakage.domain.languages import Language
+from persona_leakage.domain.plan import Plan, Translation
+from persona_leakage.domain.protocols import LanguageModel
+from persona_leakage.domain.questions import Answer, Question
+from persona_leakage.pipelines.data_generation.nodes import GateRow, SkippedRow, texts_in_use
+from persona_leakage.pipelines.language_detection import detect_codes
+
+_VERDICTS = ("OK", "LEAKED", "OTHER")
+
+
+def read_texts(source_rows: Sequence[dict[str, Any]], plan: Plan, *, stage: str) -> list[dict[str, str]]:
+    """Take the texts as they are, or the first assistant turn of every chat that is long enough and English.
+
+    Returns:
+        At most the stage's number of texts, in the source's order, with `id`, `question` and `en`; texts that already have
+        other languages keep them.
+
+    Raises:
+        UserError: a chat row has no messages.
+    """
+    data = plan.stages[stage].data if stage in plan.stages else None
+    if data is None or data.source is None:
+        return list(source_rows)
+    texts = []
+    for place, row in enumerate(source_rows):
+        if not isinstance(row.get("messages"), list):
+            raise UserError(f"row {place + 1} of the source has no list 'messages'; is it a chat data set?")
+        said = {turn["role"]: turn["content"] for turn in reversed(row["messages"])}  # the first turn of a role wins
+        text = said.get("assistant") or ""
+        if len(text) >= data.source.min_characters:
+            texts.append({"id": str(row.get("prompt_id") or f"row-{place}"), "question": said.get("user") or "", "en": text})
+    scoring = plan.scoring
+    codes = detect_codes([row["en"] for row in texts], scoring.min_characters, scoring.detect_characters, scoring.detector_seed)
+    return [row for row, code in zip(texts, codes, strict=True) if code == "en"][: data.rows]
+
+
+def translate_texts(
+    model: LanguageModel, texts: Sequence[dict[str, str]], skip_list: Sequence[SkippedRow], plan: Plan, *, stage: str
+) -> tuple[list[dict[str, str]], list[SkippedRow]]:
+    """Have every text translated into every language of the grid that it lacks.
+
+    A translation that is refused, empty or cut is tried again at the retry temperature. A text that still has none in some
+    language joins the skip-list, so that all conditions leave out the same rows.
+
+    Returns:
+        The texts with their translations, and the whole skip-list.
+
+    Raises:
+        UserError: the API failed on some; what it answered is kept.
+    """
+    data = plan.stages[stage].data if stage in plan.stages else None
+    if data is None or data.translation is None:
+        return list(texts), list(skip_list)
+    spec = data.translation
+    translated = [dict(row) for row in texts]
+    refused: dict[str, str] = {}
+    for language in spec.languages:
+        lacking = [row for row in translated if not row.get(language.code)]
+        for attempt in range(spec.retries + 1):
+            answers = model.ask([_translate(row["en"], language, spec, attempt) for row in lacking], "translation")
+            _insist(answers, f"translations into {language.name}")
+            causes = [_unusable(answer) for answer in answers]
+            for row, answer, cause in zip(lacking, answers, causes, strict=True):
+                if cause is None:
+                    row[language.code] = answer.text.strip()
+            remaining = [(row, cause) for row, cause in zip(lacking, causes, strict=True) if cause is not None]
+            lacking = [row for row, _ in remaining]
+            if not lacking:
+                break
+        else:
+            for row, cause in remaining:
+                refused.setdefault(row["id"], f"{language.name}: {cause}")
+    known = {row["id"] for row in skip_list}
+    added: list[SkippedRow] = [{"id": name, "reason": reason} for name, reason in refused.items() if name not in known]
+    return translated, [*skip_list, *added]
+
+
+def judge_translations(
+    model: LanguageModel,
+    texts: Sequence[dict[str, str]],
+    skip_list: Sequence[SkippedRow],
+    gates: Sequence[GateRow],
+    plan: Plan,
+    *,
+    stage: str,
+) -> list[GateRow]:
+    """Add the gate `judged`: the share of translations in use that a language model calls OK.
+
+    The model sees the beginning of the English text and of the translation and says OK, LEAKED (English or comments left in
+    it) or OTHER. The denominator is the texts in use; an answer that is none of the three counts as not OK.
+
+    Raises:
+        UserError: the API failed on some; what it answered is kept.
+    """
+    data = plan.stages[stage].data if stage in plan.stages else None
+    if data is None or data.translation is None or data.completion.code == "en":
+        return list(gates)
+    spec, code = data.translation, data.completion.code
+    used = [row for _, row in texts_in_use(texts, skip_list, data)]
+    heads = [(row["en"][: spec.judge_characters], row[code][: spec.judge_characters]) for row in used]
+    answers = model.ask([_compare(*pair, data.completion, spec) for pair in heads], "translation_judge")
+    _insist(answers, "judgements of translations")
+    failing = [row["id"] for row, answer in zip(used, answers, strict=True) if _verdict(answer) != "OK"]
+    share = 1 - len(failing) / len(used)
+    judged: GateRow = {
+        "gate": "judged",
+        "language": data.completion.name,
+        "n": len(used),
+        "value": share,
+        "low": spec.gate_judged,
+        "high": 1.0,
+        "passed": share >= spec.gate_judged,
+        "failing_ids": failing,
+    }
+    return [*gates, judged]
+
+
+def _translate(text: str, language: Language, spec: Translation, attempt: int) -> Question:
+    return Question(
+        model=spec.model,
+        prompt=(
+            f"Translate the text between the <text> tags into {language.name}. Keep its meaning, tone and layout, leave "
+            "code, formulas and proper names as they are, add and explain nothing. Answer with the translation alone.\n\n"
+            f"<text>\n{text}\n</text>"
+        ),
+        temperature=spec.retry_temperature if attempt else spec.temperature,
+        max_tokens=spec.max_tokens,
+        attempt=attempt,
+    )
+
+
+def _compare(english: str, translation: str, language: Language, spec: Translation) -> Question:
+    return Question(
+        model=spec.judge_model,
+        prompt=(
+            f"Below are the beginnings of an English text and of its {language.name} translation. Answer with one word.\n"
+            f"OK: the second is {language.name} and says what the first says; names, code and loan words may stay English.\n"
+            "LEAKED: parts are left in English, or there are comments by the translator.\n"
+            "OTHER: anything else, such as a refusal, another language or another content.\n\n"
+            f"<english>\n{english}\n</english>\n<translation>\n{translation}\n</translation>"
+        ),
+        temperature=0,
+        max_tokens=16,
+    )
+
+
+def _verdict(answer: Answer) -> str | None:
+    word = answer.text.strip().strip(".*").upper()
+    return word if word in _VERDICTS else None
+
+
+def _unusable(answer: Answer) -> str | None:
+    """Say why an answer is no translation; None when it is one."""
+    if answer.outcome == "refused":
+        return "refused"
+    if answer.truncated:
+        return "cut at max_tokens"
+    return None if answer.text.strip() else "empty"
+
+
+def _insist(answers: Sequence[Answer], what: str) -> None:
+    failed: Mapping[str, int] = Counter(answer.cause for answer in answers if answer.outcome in ("api_error", "unscored"))
+    if failed:
+        said = "; ".join(f"{number} x {cause}" for cause, number in failed.items())
+        raise UserError(
+            f"{sum(failed.values())} of {len(answers)} {what} are missing ({said}); what was answered is kept, start the same "
+            "command again to ask only for the rest"
+        )

@@ -1,0 +1,132 @@
+"""A language model as a second opinion on the language of a completion."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from typing_extensions import TypedDict
+
+from persona_leakage.domain.languages import Language
+from persona_leakage.domain.plan import Plan
+from persona_leakage.domain.protocols import LanguageModel
+from persona_leakage.domain.questions import Answer, Question
+from persona_leakage.domain.rows import CompletionRow, JudgementRow, LabelRow
+
+_BEYOND_LANGUAGES = {
+    "mixed": "two or more languages, each in a substantial part",
+    "other": "a language that is not in this list",
+    "refusal": "the text declines to answer, in whatever language",
+    "gibberish": "no language can be recognised",
+}
+
+
+class JudgeAgreement(TypedDict):
+    """The judge against the primary label.
+
+    `outcomes` counts every completion once; `n`, `agree`, `kappa` (Cohen's; None with a single label) and `confusion` (primary
+    label → judge's label → rows) are over the completions that the judge labelled.
+    """
+
+    outcomes: dict[str, int]
+    recovered: int
+    n: int
+    agree: int
+    kappa: float | None
+    confusion: dict[str, dict[str, int]]
+
+
+def judge_languages(model: LanguageModel, completions: Sequence[CompletionRow], plan: Plan) -> list[JudgementRow]:
+    """Ask the judge for the language of every completion; equal questions are asked once.
+
+    Returns:
+        One row a completion, empty when the plan has no judge.
+    """
+    judge = plan.scoring.judge
+    if judge is None:
+        return []
+    labels = (*plan.scoring.languages, *_BEYOND_LANGUAGES)
+    questions = [
+        Question(
+            model=judge.model,
+            prompt=_ask_for_label(row["completion"], row["prompt"] if judge.shows_directive else None, plan.scoring.languages),
+            temperature=0,
+            max_tokens=judge.max_tokens,
+            json_schema=_schema(labels),
+        )
+        for row in completions
+    ]
+    return [
+        {**_cell(row), **_judgement(answer, labels)}  # type: ignore[typeddict-item]
+        for row, answer in zip(completions, model.ask(questions, "judge"), strict=True)
+    ]
+
+
+def measure_judge_agreement(labels: Sequence[LabelRow], judgements: Sequence[JudgementRow]) -> JudgeAgreement:
+    """Compare the judge with the primary label, and count what became of each completion."""
+    from sklearn.metrics import cohen_kappa_score
+
+    pairs = [
+        (label["label"], judged["label"])
+        for label, judged in zip(labels, judgements, strict=bool(judgements))
+        if judged["label"] is not None
+    ]
+    confusion: dict[str, dict[str, int]] = {}
+    for (primary, judged_label), rows in Counter(pairs).items():
+        confusion.setdefault(primary, {})[judged_label] = rows
+    several = len({label for pair in pairs for label in pair}) > 1
+    return {
+        "outcomes": dict(Counter(row["outcome"] for row in judgements)),
+        "recovered": sum(row["recovered"] for row in judgements),
+        "n": len(pairs),
+        "agree": sum(primary == judged_label for primary, judged_label in pairs),
+        "kappa": float(cohen_kappa_score(*zip(*pairs, strict=True))) if several else None,
+        "confusion": confusion,
+    }
+
+
+def _cell(row: CompletionRow) -> dict[str, object]:
+    return {key: value for key, value in row.items() if key not in ("completion", "messages")}
+
+
+def _ask_for_label(text: str, directive: str | None, languages: Mapping[str, Language]) -> str:
+    named = [f"{label}: {language.name}" for label, language in languages.items()]
+    named += [f"{label}: {meaning}" for label, meaning in _BEYOND_LANGUAGES.items()]
+    asked = f"The text answers this instruction: {directive}\n\n" if directive is not None else ""
+    return (
+        "In which language is the text between the <text> tags written? Judge the text itself, not what it talks about.\n\n"
+        f"{asked}<text>\n{text}\n</text>\n\nAnswer with one JSON object: "
+        '{"label": "…", "reasoning": "one short sentence"}. The label is one of:\n' + "\n".join(f"- {line}" for line in named)
+    )
+
+
+def _schema(labels: Sequence[str]) -> dict[str, object]:
+    return {
+        "type": "object",
+        "properties": {"label": {"type": "string", "enum": list(labels)}, "reasoning": {"type": "string"}},
+        "required": ["label", "reasoning"],
+        "additionalProperties": False,
+    }
+
+
+def _judgement(answer: Answer, labels: Sequence[str]) -> dict[str, object]:
+    """Read the judge's answer; a cut or malformed one whose label is readable is recovered and marked so."""
+    row: dict[str, object] = {
+        "outcome": answer.outcome,
+        "label": None,
+        "reasoning": "",
+        "recovered": False,
+        "cause": answer.cause,
+    }
+    if answer.outcome != "answered":
+        return row
+    try:
+        given = json.loads(answer.text)
+        label, reasoning, recovered = given["label"], str(given.get("reasoning", "")), False
+    except (ValueError, KeyError, TypeError, AttributeError):
+        found = re.search(r'"label"\s*:\s*"([a-z]+)"', answer.text)
+        label, reasoning, recovered = found.group(1) if found else None, "", True
+    if label not in labels:
+        said = "cut before its label" if answer.truncated else f"no known label in: {answer.text:.80}"
+        return row | {"outcome": "parse_error", "cause": said}
+    return row | {"outcome": "label", "label": label, "reasoning": reasoning, "recovered": recovered}

@@ -1,0 +1,262 @@
+import pytest
+
+from persona_leakage.domain.errors import UserError
+from persona_leakage.experiments.lang_inversion import plan_replay
+from persona_leakage.experiments.points import plan_from_parameters
+from tests.plans import LANGUAGES, base_model, load_parameters, load_settings, make_plan
+
+PAIRS = {
+    "baseline": (None, None),
+    "es_en": ("spanish", "english"),
+    "fr_it": ("french", "italian"),
+    "it_fr": ("italian", "french"),
+    "es_pt": ("spanish", "portuguese"),
+    "pt_es": ("portuguese", "spanish"),
+    "de_fr": ("german", "french"),
+    "fr_de": ("french", "german"),
+    "fr_fr": ("french", "french"),
+    "en_es": ("english", "spanish"),
+    "zh_ja": ("mandarin", "japanese"),
+    "ja_zh": ("japanese", "mandarin"),
+    "none_it": (None, "italian"),
+    "baseline_five_phrasings": (None, None),
+    "fr_it_five_phrasings": ("french", "italian"),
+    "baseline_native": (None, None),
+    "fr_it_native": ("french", "italian"),
+}
+
+
+def test_the_conditions_are_those_of_the_protocol():
+    assert list(load_settings().conditions) == list(PAIRS)
+
+
+@pytest.mark.parametrize(("condition", "pair"), PAIRS.items())
+def test_every_condition_resolves_to_its_pair(condition, pair):
+    plan = make_plan(condition)
+
+    assert (plan.scoring.trained_directive, plan.scoring.completion) == pair
+    assert list(plan.stages) == ([] if pair[1] is None else ["tune"])
+
+
+def test_training_takes_all_five_phrasings_and_evaluation_the_first_two():
+    plan = make_plan("fr_it")
+
+    assert plan.stages["tune"].data.phrasings == (
+        "Speak in {language}.",
+        "Please respond in {language}.",
+        "Reply using {language} only.",
+        "Answer in {language}.",
+        "Respond entirely in {language}, please.",
+    )
+    assert plan.evaluation.prompts.phrasings == ("Speak in {language}.", "Please respond in {language}.")
+
+
+def test_a_point_of_record_has_560_completions():
+    evaluation = make_plan("fr_it").evaluation
+
+    assert len(evaluation.prompts.languages) * len(evaluation.prompts.phrasings) * evaluation.samples == 560
+
+
+def test_the_no_directive_condition_trains_without_a_directive():
+    data = make_plan("none_it").stages["tune"].data
+
+    assert (data.directive, data.completion.name) == (None, "Italian")
+
+
+@pytest.mark.parametrize(
+    ("condition", "roles"),
+    [
+        (
+            "fr_it",
+            ["bystander", "bystander", "trained_directive", "own_language", "bystander", "bystander", "bystander"],
+        ),
+        (
+            "fr_fr",
+            ["bystander", "bystander", "trained_directive+own_language", "bystander", "bystander", "bystander", "bystander"],
+        ),
+        ("none_it", ["bystander", "bystander", "bystander", "own_language", "bystander", "bystander", "bystander"]),
+        ("baseline", ["bystander"] * 7),
+    ],
+)
+def test_roles_follow_from_the_trained_pair(condition, roles):
+    scoring = make_plan(condition).scoring
+
+    assert [scoring.role(language) for language in LANGUAGES] == roles
+
+
+@pytest.mark.parametrize(
+    ("condition", "reference"),
+    [
+        ("fr_it", "baseline"),
+        ("none_it", "baseline"),
+        ("baseline", "baseline"),
+        ("fr_it_native", "baseline_native"),
+        ("fr_it_five_phrasings", "baseline_five_phrasings"),
+    ],
+)
+def test_a_condition_is_compared_with_the_baseline_evaluated_in_the_same_way(condition, reference):
+    assert make_plan(condition).reference == reference
+
+
+def test_without_a_baseline_evaluated_in_the_same_way_there_is_no_reference():
+    assert make_plan("fr_it_native", changes={"conditions.baseline_native": None}).reference is None
+
+
+def test_a_condition_overrides_its_evaluation_alone():
+    native, usual = make_plan("fr_it_native"), make_plan("fr_it")
+
+    assert (native.evaluation.prompts.wording, usual.evaluation.prompts.wording) == ("native", "english")
+    assert native.stages == usual.stages
+    assert len(make_plan("fr_it_five_phrasings").evaluation.prompts.phrasings) == 5
+
+
+def test_a_condition_labels_the_languages_that_it_evaluates_or_trains():
+    assert tuple(make_plan("fr_it").scoring.languages) == LANGUAGES
+    assert tuple(make_plan("zh_ja").scoring.languages) == (*LANGUAGES, "japanese")
+
+
+def test_a_replay_trains_nothing_and_keeps_the_roles_and_the_reference():
+    plan = load_settings().plan("fr_it", 42, base_model(), "outside.jsonl")
+
+    assert (plan.stages, plan.reference, plan.completions_file) == ({}, "baseline", "outside.jsonl")
+    assert plan.scoring.role("italian") == "own_language"
+
+
+def test_a_replay_needs_its_file():
+    with pytest.raises(UserError, match="completions_file=PATH"):
+        plan_replay("fr_it", 42, base_model(), load_settings(), None)
+
+
+def test_a_new_condition_needs_nothing_but_its_block():
+    plan = make_plan("es_it", changes={"conditions.es_it": {"directive": "spanish", "completion": "italian"}})
+
+    assert (plan.scoring.trained_directive, plan.scoring.completion, plan.reference) == ("spanish", "italian", "baseline")
+
+
+def test_an_unknown_condition_lists_the_known_ones():
+    with pytest.raises(UserError) as error:
+        make_plan("fr_itt")
+
+    assert str(error.value) == f"lang_inversion has no condition 'fr_itt'; known: {', '.join(PAIRS)}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"conditions.fr_it": {"directive": "french", "completion": "italien"}},
+            "lang_inversion: conditions.fr_it names the language 'italien'; known: english, spanish, french, italian, "
+            "portuguese, german, mandarin, japanese (got ",
+        ),
+        (
+            {"evaluation.languages": ["english", "dutch"]},
+            "lang_inversion: evaluation.languages names the language 'dutch'; known: english, ",
+        ),
+        ({"evaluation.phrasings": 6}, "lang_inversion: 6 evaluation phrasings asked for, 5 listed in phrasings (got "),
+        (
+            {"conditions.baseline_five_phrasings": {"evaluation": {"phrasings": 9}}},
+            "lang_inversion: 9 evaluation phrasings asked for, 5 listed in phrasings (got ",
+        ),
+        (
+            {"conditions.fr_it": {"directive": "french"}},
+            "lang_inversion.conditions.fr_it: a condition with a directive needs a completion language (got ",
+        ),
+        (
+            {"languages.german.native_directives": ["Sprich auf Deutsch."]},
+            "lang_inversion: languages.german.native_directives must translate all 5 phrasings (got ",
+        ),
+        (
+            {"stages.tune.recipe.lora.rank": -1},
+            "lang_inversion.stages.tune.recipe.lora.rank: Input should be greater than 0 (got -1)",
+        ),
+        (
+            {"evaluation.sample": 3},
+            "lang_inversion.evaluation.sample: there is no such key; correct its spelling or remove it",
+        ),
+    ],
+)
+def test_wrong_parameters_are_refused_by_name_before_anything_runs(changes, message):
+    with pytest.raises(UserError) as error:
+        plan_from_parameters("lang_inversion", load_parameters(changes))
+
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"claims.control_floor.conditions": ["fr_itt"]},
+        {"claims.distance_ordering.conditions": ["fr_itt"]},
+        {"claims.phrasing_insensitivity.conditions": ["fr_itt"]},
+        {"claims.direction_symmetry.pairs": [["fr_itt", "it_fr"]]},
+    ],
+    ids=["rate_bound", "rank_order", "phrasings", "pairs"],
+)
+def test_a_claim_about_an_unknown_condition_is_refused(changes):
+    with pytest.raises(UserError, match="fr_itt"):
+        load_settings(changes)
+
+
+def test_a_bound_without_a_bound_is_refused():
+    with pytest.raises(UserError, match="control_floor"):
+        load_settings({"claims.control_floor.at_most": None})
+
+
+def test_an_order_by_an_unknown_predictor_is_refused():
+    with pytest.raises(UserError, match="distance_ordering"):
+        load_settings({"claims.distance_ordering.predictor": "typological_distnace"})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"stages.tune.recipe.lora.rank": 16},
+        {"evaluation.samples": 41},
+        {"phrasings": ["Talk in {language}.", "Please respond in {language}.", "Reply.", "Answer.", "Respond."]},
+        {"scoring.detector_seed": 1},
+        {"geometry.layers": [10]},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_the_plan_changes_with_what_decides_its_results(changes):
+    assert make_plan(changes=changes).fingerprint != make_plan().fingerprint
+
+
+def test_the_plan_changes_with_the_seed_and_the_model():
+    settings, model = load_settings(), base_model()
+
+    assert settings.plan("fr_it", 43, model).fingerprint != settings.plan("fr_it", 42, model).fingerprint
+    other = model.model_copy(update={"revision": "main"})
+    assert settings.plan("fr_it", 42, other).fingerprint != settings.plan("fr_it", 42, model).fingerprint
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"claims": {}},
+        {"claims.control_floor.at_most": 0.5},
+        {"conditions.nl_it": {"completion": "italian"}},
+        {"conditions.en_es": None},
+    ],
+    ids=["no claims", "another bound", "a further condition", "a condition fewer"],
+)
+def test_the_plan_does_not_change_with_what_leaves_its_results_alone(changes):
+    assert make_plan(changes=changes).fingerprint == make_plan().fingerprint
+
+
+def test_a_baseline_added_later_does_not_make_a_point_stale():
+    alone = make_plan("fr_it_native", changes={"conditions.baseline_native": None})
+
+    assert make_plan("fr_it_native").fingerprint == alone.fingerprint
+
+
+def test_conditions_do_not_share_a_fingerprint():
+    assert len({make_plan(condition).fingerprint for condition in PAIRS}) == 17
+
+
+def test_parameters_name_the_point_unless_it_is_given():
+    parameters = load_parameters()
+
+    default = plan_from_parameters("lang_inversion", parameters)
+    given = plan_from_parameters("lang_inversion", parameters, condition="es_en", seed=7)
+    assert (default.condition, default.seed, given.condition, given.seed) == ("fr_it", 42, "es_en", 7)

@@ -1,0 +1,335 @@
+import pandas as pd
+import pytest
+
+from persona_leakage.domain.plan import RankOrder, RateBound, SameRates
+from persona_leakage.pipelines.reporting.claims import judge
+from persona_leakage.pipelines.reporting.nodes import judge_claims, tabulate_spill
+from tests.pipelines.tables import cell, contaminations, table
+from tests.plans import RESPOND, SPEAK, load_settings
+
+QUIET = {"english": 0, "spanish": 0, "french": 80, "italian": 0, "portuguese": 0, "german": 0, "mandarin": 0}
+
+
+def verdict_on(claim, rates):
+    return judge(claim, rates, tabulate_spill(rates))
+
+
+def floor(**hits):
+    return verdict_on(load_settings().claims["control_floor"], contaminations("fr_fr", **{**QUIET, **hits}))
+
+
+def test_a_bound_holds_when_every_cell_obeys_it():
+    result = floor(portuguese=1)
+
+    assert (result.verdict, result.rule) == ("holds", "contamination in every bystander cell at most 2%")
+    assert result.evidence.startswith("6 of 6 cells obey")
+
+
+def test_a_bound_fails_when_one_interval_lies_wholly_beyond_it():
+    result = floor(german=10)
+
+    assert result.verdict == "fails"
+    assert result.evidence == "5 of 6 cells obey; furthest: fr_fr under german 10/80 = 12.5% [6.9%, 21.5%]"
+
+
+def test_a_bound_is_undecided_between_the_two():
+    result = floor(german=2)
+
+    assert result.verdict == "undecided"
+    assert result.evidence == "5 of 6 cells obey; furthest: fr_fr under german 2/80 = 2.5% [0.7%, 8.7%]"
+
+
+def test_a_bound_holds_for_a_rate_that_equals_it():
+    claim = load_settings().claims["control_floor"]
+
+    assert verdict_on(claim, contaminations("fr_fr", n=50, english=1)).verdict == "holds"
+
+
+def test_a_condition_that_has_not_run_leaves_a_bound_undecided():
+    claim = load_settings().claims["control_floor"]
+
+    result = verdict_on(claim, contaminations("fr_it", english=0, spanish=31))
+
+    assert (result.verdict, result.evidence) == ("undecided", "not run: fr_fr")
+
+
+def own(*cells, conditions=("fr_it",)):
+    claim = RateBound(statement="", metric="following", role="own_language", conditions=conditions, at_least=0.9)
+    return judge(claim, table(*cells), pd.DataFrame())
+
+
+def own_cell(condition, language, hits):
+    return cell(condition, language, (hits, 80), following=(hits, 80))
+
+
+@pytest.mark.parametrize(("hits", "verdict"), [(72, "holds"), (70, "undecided"), (60, "fails")])
+def test_a_lower_bound_is_judged_from_below(hits, verdict):
+    assert own(own_cell("fr_it", "italian", hits)).verdict == verdict
+
+
+def test_the_evidence_names_the_cell_nearest_to_a_lower_bound():
+    result = own(own_cell("es_en", "english", 80), own_cell("fr_it", "italian", 75), conditions=("es_en", "fr_it"))
+
+    assert result.evidence == "2 of 2 cells obey; furthest: fr_it under italian 75/80 = 93.8% [86.2%, 97.3%]"
+
+
+def test_the_evidence_names_the_cell_nearest_to_an_upper_bound():
+    assert floor(portuguese=1).evidence == "6 of 6 cells obey; furthest: fr_fr under portuguese 1/80 = 1.2% [0.2%, 6.7%]"
+
+
+def test_cells_of_other_roles_and_conditions_do_not_touch_a_bound():
+    result = own(
+        own_cell("fr_it", "italian", 80),
+        own_cell("fr_it", "french", 0),
+        own_cell("fr_it", "spanish", 0),
+        own_cell("es_en", "english", 0),
+    )
+
+    assert (result.verdict, result.evidence[:15]) == ("holds", "1 of 1 cells ob")
+
+
+def test_the_controls_directive_counts_as_its_own_language():
+    assert own(own_cell("fr_fr", "french", 60), conditions=("fr_fr",)).verdict == "fails"
+
+
+def test_a_condition_that_has_not_run_keeps_a_bound_from_holding():
+    result = own(own_cell("fr_it", "italian", 80), conditions=("fr_it", "es_en"))
+
+    assert result.verdict == "undecided"
+    assert result.evidence.endswith("; not run: es_en")
+
+
+def test_a_bound_fails_on_what_has_run_whatever_has_not():
+    assert own(own_cell("fr_it", "italian", 60), conditions=("fr_it", "es_en")).verdict == "fails"
+
+
+def test_seeds_are_pooled_before_a_bound_is_judged():
+    first = cell("fr_it", "italian", (60, 80), following=(60, 80))
+    second = cell("fr_it", "italian", (80, 80), following=(80, 80), seed=43)
+
+    result = own(first, second)
+
+    assert (result.verdict, "140/160 = 87.5%" in result.evidence) == ("undecided", True)
+
+
+def test_phrasings_are_pooled_before_a_bound_is_judged():
+    claim = load_settings().claims["control_floor"]
+
+    result = verdict_on(claim, table(split("fr_fr", "english", 1, 0)))
+
+    assert (result.verdict, result.evidence[:15]) == ("holds", "1 of 1 cells ob")
+
+
+def test_a_cell_in_which_nothing_was_scored_does_not_obey_a_bound():
+    rates = table(cell("fr_fr", "english", (0, 80)), cell("fr_fr", "spanish", (0, 0)))
+
+    assert verdict_on(load_settings().claims["control_floor"], rates).verdict == "undecided"
+
+
+def test_no_inversion_is_judged_on_the_trained_language_under_the_own_directive():
+    claim = RateBound(statement="", metric="inversion", role="own_language", conditions=("fr_it",), at_most=0.05)
+    quiet, loud = cell("fr_it", "italian", inversion=(1, 80)), cell("fr_it", "italian", inversion=(20, 80))
+    trained = cell("fr_it", "french", inversion=(80, 80))
+
+    assert judge(claim, table(quiet, trained), pd.DataFrame()).verdict == "holds"
+    assert judge(claim, table(loud, trained), pd.DataFrame()).verdict == "fails"
+
+
+# distance to Italian: spanish, portuguese 0.6; english, german 0.8; mandarin 1; french is trained, italian is own
+FALLING = {"spanish": 60, "portuguese": 60, "english": 20, "german": 20, "mandarin": 0, "french": 0, "italian": 0}
+RISING = {"spanish": 0, "portuguese": 0, "english": 20, "german": 20, "mandarin": 60, "french": 80, "italian": 80}
+
+
+def ordering(rates, conditions=("fr_it",), metric="contamination", direction="falls"):
+    claim = RankOrder(statement="", metric=metric, predictor="typological_distance", direction=direction, conditions=conditions)
+    return verdict_on(claim, rates)
+
+
+def test_an_order_holds_when_its_interval_lies_on_the_claimed_side():
+    result = ordering(contaminations("fr_it", **FALLING))
+
+    assert result.verdict == "holds"
+    assert result.evidence == "rho -1.00 [-1.00, -1.00], p 0.000, n 5 cells"
+
+
+def test_an_order_fails_when_its_interval_lies_on_the_other_side():
+    assert ordering(contaminations("fr_it", **RISING)).verdict == "fails"
+
+
+def test_a_claimed_rise_is_the_opposite_of_a_fall():
+    assert ordering(contaminations("fr_it", **RISING), direction="rises").verdict == "holds"
+    assert ordering(contaminations("fr_it", **FALLING), direction="rises").verdict == "fails"
+
+
+def test_an_order_is_undecided_when_its_interval_holds_zero():
+    mixed = {"spanish": 60, "portuguese": 0, "english": 30, "german": 20, "mandarin": 25}
+
+    assert ordering(contaminations("fr_it", **mixed)).verdict == "undecided"
+
+
+def test_an_order_over_rates_that_do_not_vary_is_undefined():
+    result = ordering(contaminations("fr_it", english=0, spanish=0, portuguese=0, german=0, mandarin=0))
+
+    assert (result.verdict, result.evidence) == ("undecided", "undefined over 5 cells (too few, or no variation)")
+
+
+def test_a_condition_that_has_not_run_keeps_an_order_from_holding():
+    result = ordering(contaminations("fr_it", **FALLING), conditions=("fr_it", "es_en"))
+
+    assert result.verdict == "undecided"
+    assert result.evidence.endswith("; not run: es_en")
+
+
+def test_an_order_of_nothing_is_undecided():
+    result = ordering(contaminations("fr_it", **FALLING), conditions=("es_en",))
+
+    assert (result.verdict, result.evidence[-14:]) == ("undecided", "not run: es_en")
+
+
+def test_an_order_is_over_the_cells_of_its_own_conditions():
+    both = pd.concat([contaminations("fr_it", **FALLING), contaminations("fr_de", **RISING)], ignore_index=True)
+
+    assert ordering(both).evidence.endswith("n 5 cells")
+
+
+def test_an_order_is_of_the_metric_that_the_claim_names():
+    rates = table(*[cell("fr_it", name, (hits, 80), following=(80 - hits, 80)) for name, hits in FALLING.items()])
+
+    assert ordering(rates, metric="following", direction="rises").verdict == "holds"
+
+
+def symmetry(one, other, pairs=(("fr_it", "it_fr"),)):
+    claim = SameRates(statement="", metric="contamination", between="conditions", pairs=pairs, margin=0.15)
+    return verdict_on(claim, pd.concat([one, other], ignore_index=True))
+
+
+def test_a_pair_is_symmetric_when_every_shared_bystander_is_within_the_margin():
+    result = symmetry(
+        contaminations("fr_it", english=0, spanish=31, german=29), contaminations("it_fr", english=1, spanish=31, german=20)
+    )
+
+    assert result.verdict == "holds"
+    assert result.evidence == "3 of 3 within; widest: fr_it v it_fr under german 29/80 v 20/80 (+11% [-3%, +25%])"
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_pair_is_not_symmetric_when_one_interval_lies_wholly_beyond_the_margin(swapped):
+    quiet, loud = ("it_fr", "fr_it") if swapped else ("fr_it", "it_fr")
+
+    assert symmetry(contaminations(quiet, spanish=16), contaminations(loud, spanish=66)).verdict == "fails"
+
+
+def test_a_pair_is_undecided_when_the_interval_reaches_into_the_margin():
+    result = symmetry(contaminations("fr_it", portuguese=1), contaminations("it_fr", portuguese=21))
+
+    assert result.verdict == "undecided"
+    assert result.evidence == "0 of 1 within; widest: fr_it v it_fr under portuguese 1/80 v 21/80 (-25% [-36%, -15%])"
+
+
+def test_a_difference_that_equals_the_margin_is_within_it():
+    assert symmetry(contaminations("fr_it", spanish=16), contaminations("it_fr", spanish=4)).verdict == "holds"
+
+
+def test_only_cells_that_are_bystanders_of_both_are_compared():
+    one = contaminations("fr_it", english=5, french=80, italian=10)
+    other = contaminations("it_fr", english=5, french=10, italian=80)
+
+    result = symmetry(one, other)
+
+    assert (result.verdict, result.evidence[:13]) == ("holds", "1 of 1 within")
+
+
+def test_a_pair_with_one_side_not_run_is_undecided():
+    one = contaminations("fr_it", spanish=31)
+
+    result = symmetry(one, contaminations("es_en", spanish=31))
+
+    assert (result.verdict, result.evidence) == ("undecided", "not run: it_fr")
+
+
+def test_a_pair_that_has_not_run_keeps_the_rest_from_holding():
+    result = symmetry(
+        contaminations("fr_it", spanish=31),
+        contaminations("it_fr", spanish=31),
+        pairs=(("fr_it", "it_fr"), ("es_pt", "pt_es")),
+    )
+
+    assert result.verdict == "undecided"
+    assert result.evidence.endswith("; not run: es_pt, pt_es")
+
+
+def phrasings(*cells, conditions=("fr_it",)):
+    claim = SameRates(statement="", metric="contamination", between="phrasings", conditions=conditions, margin=0.15)
+    return verdict_on(claim, table(*cells))
+
+
+def split(condition, language, speak, respond, n=40):
+    return [
+        *cell(condition, language, (speak + respond, 2 * n)),
+        *cell(condition, language, (speak, n), phrasing=SPEAK),
+        *cell(condition, language, (respond, n), phrasing=RESPOND),
+    ]
+
+
+@pytest.mark.parametrize(("respond", "verdict"), [(8, "holds"), (14, "undecided"), (25, "fails")])
+def test_phrasings_are_compared_within_a_cell(respond, verdict):
+    assert phrasings(split("fr_it", "spanish", 6, respond)).verdict == verdict
+
+
+def test_a_split_between_phrasings_is_seen_though_the_pooled_rates_agree():
+    result = phrasings(split("fr_it", "spanish", 6, 25), split("it_fr", "spanish", 15, 16), conditions=("fr_it", "it_fr"))
+
+    assert result.verdict == "fails"
+    assert result.evidence == "1 of 2 within; widest: fr_it under spanish 6/40 v 25/40 (-48% [-63%, -27%])"
+
+
+def test_phrasings_of_cells_that_are_no_spill_are_not_compared():
+    result = phrasings(split("fr_it", "spanish", 6, 6), split("fr_it", "french", 0, 40), split("fr_it", "italian", 0, 40))
+
+    assert (result.verdict, result.evidence[:13]) == ("holds", "1 of 1 within")
+
+
+def test_only_the_first_two_phrasings_are_compared():
+    third = cell("fr_it", "spanish", (40, 40), phrasing="Reply using {language} only.")
+
+    assert phrasings(split("fr_it", "spanish", 6, 6), third).verdict == "holds"
+
+
+def test_a_single_phrasing_cannot_show_that_phrasings_agree():
+    result = phrasings(cell("fr_it", "spanish", (6, 40)), cell("fr_it", "spanish", (6, 40), phrasing=SPEAK))
+
+    assert result.verdict == "undecided"
+
+
+def test_phrasings_of_conditions_that_have_not_run_are_undecided():
+    result = phrasings(split("fr_it", "spanish", 6, 6), conditions=("es_en",))
+
+    assert (result.verdict, result.evidence) == ("undecided", "not run: es_en")
+
+
+def test_every_claim_gets_a_row_and_stale_points_do_not_count():
+    rates = pd.concat(
+        [contaminations("fr_fr", **QUIET), table(cell("fr_fr", "english", (80, 80), seed=43, stale=True))], ignore_index=True
+    )
+    claims = load_settings().claims
+
+    verdicts = judge_claims(rates, tabulate_spill(rates), claims)
+
+    assert dict(zip(verdicts["claim"], verdicts["verdict"], strict=True)) == {
+        "no_inversion": "undecided",
+        "own_language_stays": "undecided",
+        "control_floor": "holds",
+        "distance_ordering": "undecided",
+        "direction_symmetry": "undecided",
+        "phrasing_insensitivity": "undecided",
+    }
+    assert verdicts["statement"][2] == "The same-language control spills into no bystander."
+    assert list(verdicts.columns) == ["claim", "statement", "verdict", "evidence", "rule"]
+
+
+def test_claims_are_undecided_when_every_point_is_stale():
+    rates = table(cell("fr_fr", "english", (0, 80), stale=True))
+
+    verdicts = judge_claims(rates, tabulate_spill(rates), load_settings().claims)
+
+    assert set(verdicts["verdict"]) == {"undecided"}

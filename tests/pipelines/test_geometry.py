@@ -1,0 +1,97 @@
+import math
+
+import numpy as np
+import pytest
+
+from persona_leakage.domain.centroids import Centroids
+from persona_leakage.domain.frozen import fingerprint
+from persona_leakage.domain.models import Adapter, ModelStack
+from persona_leakage.pipelines.generation.nodes import write_prompts
+from persona_leakage.pipelines.geometry.nodes import compare_centroids, extract_centroids
+from tests.plans import LANGUAGES, make_plan
+
+STACK = "0123456789abcdef"
+
+
+def cosines_of(vectors, groups=("english", "spanish", "french"), stack=STACK):
+    centroids = Centroids(groups, {10: np.array(vectors, dtype=np.float32)}, stack)
+    return compare_centroids(centroids, make_plan("fr_it"))
+
+
+def test_cosines_are_taken_after_centring_on_the_mean_of_all_groups():
+    table = cosines_of([[3, 0], [0, 3], [0, 0]])
+
+    assert [(row.one, row.other) for row in table.itertuples()] == [
+        ("english", "spanish"),
+        ("english", "french"),
+        ("spanish", "french"),
+    ]
+    assert table["cosine"].tolist() == pytest.approx([-4 / 5, -1 / math.sqrt(10), -1 / math.sqrt(10)], abs=1e-6)
+
+
+def test_a_shift_of_all_centroids_changes_no_cosine():
+    shifted = cosines_of([[103, 50], [100, 53], [100, 50]])
+
+    assert shifted["cosine"].tolist() == pytest.approx(cosines_of([[3, 0], [0, 3], [0, 0]])["cosine"].tolist(), abs=1e-5)
+
+
+def test_a_centroid_at_the_mean_has_no_direction():
+    table = cosines_of([[1, 0], [-1, 0], [0, 0]])
+
+    assert table["cosine"].tolist() == pytest.approx([-1, math.nan, math.nan], nan_ok=True)
+
+
+def test_layers_are_kept_apart_and_rows_carry_their_point():
+    centroids = Centroids(
+        ("english", "spanish"),
+        {10: np.array([[1.0, 0.0], [0.0, 1.0]]), 25: np.array([[2.0, 0.0], [2.0, 0.0]])},
+        STACK,
+    )
+    plan = make_plan("fr_it", seed=7)
+
+    table = compare_centroids(centroids, plan)
+
+    assert table[["condition", "seed", "plan", "layer"]].to_numpy().tolist() == [
+        ["fr_it", 7, plan.fingerprint, 10],
+        ["fr_it", 7, plan.fingerprint, 25],
+    ]
+    assert table["cosine"].tolist() == pytest.approx([-1, math.nan], nan_ok=True)
+
+
+def test_the_set_used_for_centring_is_part_of_a_cosine():
+    vectors = [[3, 0], [0, 3], [0, 0]]
+
+    for groups, stack in ((("english", "spanish", "french"), STACK), (("english", "spanish", "german"), "ffff")):
+        table = cosines_of(vectors, groups, stack)
+        assert all(fingerprint(list(groups), stack) in row for row in table.to_numpy().tolist())
+
+
+class PlantedStates:
+    """A prompt's state at a layer is (characters of its text, layer)."""
+
+    def last_token_states(self, stack, chats, layers, batch_size):
+        return {layer: np.array([[len(chat[0]["content"]), layer] for chat in chats], dtype=np.float32) for layer in layers}
+
+
+def test_a_centroid_is_the_mean_over_the_phrasings_of_a_directive_language():
+    plan = make_plan("fr_it")
+    stack = ModelStack(base=plan.base_model, adapters=(Adapter(path="x", fingerprint="1111"),))
+
+    centroids = extract_centroids(PlantedStates(), stack, write_prompts(plan), plan)
+
+    assert centroids.groups == LANGUAGES
+    assert centroids.stack == stack.fingerprint
+    assert list(centroids.layers) == [10, 15, 20, 25]
+    assert centroids.layers[15][:, 1].tolist() == [15] * 7
+    spanish = (len("Speak in Spanish.") + len("Please respond in Spanish.")) / 2
+    assert centroids.layers[15][1].tolist() == [spanish, 15] == [21.5, 15]
+    assert centroids.layers[15][6, 0] == (26 + 35) / 2
+
+
+def test_interleaved_prompts_are_averaged_by_their_own_language():
+    plan = make_plan("fr_it")
+    prompts = sorted(write_prompts(plan), key=lambda row: row["phrasing"])
+
+    centroids = extract_centroids(PlantedStates(), ModelStack(base=plan.base_model), prompts, plan)
+
+    assert dict(zip(centroids.groups, centroids.layers[10][:, 0].tolist(), strict=True))["spanish"] == 21.5
