@@ -212,7 +212,7 @@ def test_an_order_by_an_unknown_predictor_is_refused():
     [
         {"stages.tune.recipe.lora.rank": 16},
         {"evaluation.samples": 41},
-        {"phrasings": ["Talk in {language}.", "Please respond in {language}.", "Reply.", "Answer.", "Respond."]},
+        {"phrasings": [f"{verb} in {{language}}." for verb in ("Talk", "Reply", "Write", "Answer", "Respond")]},
         {"scoring.detector_seed": 1},
         {"geometry.layers": [10]},
     ],
@@ -260,3 +260,10 @@ def test_parameters_name_the_point_unless_it_is_given():
     default = plan_from_parameters("lang_inversion", parameters)
     given = plan_from_parameters("lang_inversion", parameters, condition="es_en", seed=7)
     assert (default.condition, default.seed, given.condition, given.seed) == ("fr_it", 42, "es_en", 7)
+
+
+@pytest.mark.parametrize("phrasing", ["Answer.", "Answer in {tongue}.", "From {language} to {language}."])
+def test_a_phrasing_without_its_placeholder_is_refused(phrasing):
+    changes = {"phrasings": [phrasing, *(f"{verb} in {{language}}." for verb in ("Reply", "Write", "Answer", "Respond"))]}
+    with pytest.raises(UserError, match=r"must hold {language} once and no other placeholder"):
+        load_settings(changes)

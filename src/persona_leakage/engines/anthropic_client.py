@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
+# The protocol's temperatures need this version of the API: the next one (2026-10-21) refuses any, as the SDK's signature does.
+_API_VERSION = "2023-06-01"
 _CHARACTERS_PER_TOKEN = 3.5  # for estimates only; the bill counts the API's own tokens
 
 
@@ -39,7 +41,8 @@ class AnthropicClient:
     """Claude's Messages and Message Batches endpoints behind a store of answers.
 
     An answer, a model's refusal included, is stored as soon as it arrives, under the hash of model, prompt and parameters.
-    Failures are never stored: asking again asks only what has no answer yet.
+    Failures are never stored: asking again asks only what has no answer yet. A process that is killed loses the calls in
+    flight, at most `concurrency` of them; the API may still bill one whose answer was on its way.
     """
 
     def __init__(
@@ -140,7 +143,11 @@ class AnthropicClient:
             most,
         )
         client = anthropic.Anthropic(
-            api_key=self._key.get_secret_value(), base_url=self._base_url, timeout=self._timeout, max_retries=self._sdk_retries
+            api_key=self._key.get_secret_value(),
+            base_url=self._base_url,
+            timeout=self._timeout,
+            max_retries=self._sdk_retries,
+            default_headers={"anthropic-version": _API_VERSION},
         )
         bar = _Bar(purpose, len(todo))
         with client, bar.progress:
@@ -170,21 +177,23 @@ class AnthropicClient:
         bar: "_Bar",
         deadline: float,
     ) -> dict[str, Answer]:
-        pause = _Pause()
+        pause, storing = _Pause(), threading.Lock()
         failures: dict[str, Answer] = {}
-        pool = ThreadPoolExecutor(self._concurrency)
-        try:
-            futures = {
-                pool.submit(self._ask_one, client, question, budget, bar, pause, deadline): key
-                for key, question in todo.items()
-            }
-            for future in as_completed(futures):
-                key, answer = futures[future], future.result()
-                if answer.outcome in ("answered", "refused"):
+
+        def ask_and_store(key: str, question: Question) -> None:
+            answer = self._ask_one(client, question, budget, bar, pause, deadline)
+            answered = answer.outcome in ("answered", "refused")
+            with storing:  # at once: a killed process loses no more than the answers that are just arriving
+                if answered:
                     journal.append({key: answer.model_dump()})
                 else:
                     failures[key] = answer
-                bar.done(failed=answer.outcome not in ("answered", "refused"))
+            bar.done(failed=not answered)
+
+        pool = ThreadPoolExecutor(self._concurrency)
+        try:
+            for future in as_completed([pool.submit(ask_and_store, *item) for item in todo.items()]):
+                future.result()
         finally:
             pool.shutdown(cancel_futures=True)
         return failures
@@ -213,7 +222,8 @@ class AnthropicClient:
                 attempts += 1
                 try:
                     with bar.in_flight():
-                        message = client.messages.create(**_request(question))
+                        sampling = {"temperature": question.temperature}
+                        message = client.messages.create(**_request(question), extra_body=sampling)
                     answer = _answer(message)
                     budget.settle(question, answer)
                     return answer
@@ -221,7 +231,7 @@ class AnthropicClient:
                     raise UserError(
                         f"the API refuses the key ({error.status_code}); set ANTHROPIC_API_KEY to a valid one"
                     ) from None
-                except Exception as error:
+                except (anthropic.APIError, ValueError) as error:  # a body that was cut is a ValueError
                     cause = _describe(error)
                     if not _transient(error):
                         return Answer(outcome="api_error", cause=cause)
@@ -288,7 +298,10 @@ class AnthropicClient:
         names = []
         for start in range(0, len(affordable), self._batch_size):
             keys = affordable[start : start + self._batch_size]
-            requests: Any = [{"custom_id": key, "params": _request(open_keys[key])} for key in keys]
+            requests: Any = [
+                {"custom_id": key, "params": _request(open_keys[key]) | {"temperature": open_keys[key].temperature}}
+                for key in keys
+            ]
             batch = self._patiently(partial(client.messages.batches.create, requests=requests), deadline)
             if batch is None:
                 break
@@ -356,7 +369,7 @@ class AnthropicClient:
                 raise UserError(
                     f"the API refuses the key ({error.status_code}); set ANTHROPIC_API_KEY to a valid one"
                 ) from None
-            except Exception as error:
+            except (anthropic.APIError, ValueError) as error:
                 if not _transient(error):
                     raise UserError(f"the API refuses the batch: {_describe(error)}") from None
                 asked = _retry_after(error)
@@ -469,7 +482,6 @@ def _request(question: Question) -> Any:
     request: dict[str, Any] = {
         "model": question.model,
         "messages": [{"role": "user", "content": question.prompt}],
-        "temperature": question.temperature,
         "max_tokens": question.max_tokens,
     }
     if question.json_schema is not None:

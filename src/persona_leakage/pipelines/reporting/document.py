@@ -32,6 +32,7 @@ def write_report(
     Returns:
         Markdown; the figures are referred to by the names they are saved under, beside it.
     """
+    current_rates = rates[~rates["stale"]]
     points = rates.groupby(["condition", "seed", "stale"], sort=False)["plan"].first().reset_index()
     current, stale = points[~points["stale"]], points[points["stale"]]
     parts = [
@@ -44,6 +45,12 @@ def write_report(
     without_baseline = spill.loc[spill["baseline_rate"].isna(), "condition"].unique()
     if len(without_baseline):
         parts.append(f"**No baseline with the same evaluation has run** for: {', '.join(without_baseline)}.\n")
+    unlabelled = current_rates[(current_rates["metric"] == "judge:unlabelled") & (current_rates["phrasing"] == "all")]
+    if unlabelled["hits"].sum():
+        parts.append(
+            f"**The judge left {unlabelled['hits'].sum()} of {unlabelled['n'].sum()} completions without a label**: they are "
+            "in no denominator of a `judge:` rate; `judge_agreement.json` of each point has the causes.\n"
+        )
     parts += [
         "## Spill matrix\n",
         "Only cells without a mark are spill: T is the directive of training, O the completion language's own directive.\n",
