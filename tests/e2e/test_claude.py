@@ -31,7 +31,7 @@ LABEL_OF = {row[code]: label for row in TEXTS for code, label in LANGUAGES.value
 PARAMETERS = """
 lang_inversion:
   scoring:
-    judge: {model: claude-test, max_tokens: 512, shows_directive: false}
+    judge: {model: claude-test, temperature: 0.0, max_tokens: 512, shows_directive: false}
 """
 CATALOG = """
 language_model:

@@ -12,7 +12,7 @@ from tests.scripted import ScriptedModel
 
 def judged_plan(*, shows_directive: bool = False, condition: str = "fr_it") -> Plan:
     plan = make_plan(condition)
-    judge = Judge(model="judge", max_tokens=512, shows_directive=shows_directive)
+    judge = Judge(model="judge", temperature=0, max_tokens=512, shows_directive=shows_directive)
     return plan.model_copy(update={"scoring": plan.scoring.model_copy(update={"judge": judge})})
 
 

@@ -28,7 +28,7 @@ class Translation(Frozen):
     Attributes:
         model: the translator.
         languages: every language of the grid; a text that is refused in one of them is left out of all conditions.
-        temperature: of the first try.
+        temperature: of the first try; None sends none, which newer models insist on.
         retries: how often a refused, empty or cut translation is tried again.
         retry_temperature: of these.
         max_tokens: limit of a translation.
@@ -39,9 +39,9 @@ class Translation(Frozen):
 
     model: str
     languages: tuple[Language, ...] = Field(min_length=1)
-    temperature: float = Field(ge=0, le=1)
+    temperature: float | None = Field(ge=0, le=1)
     retries: NonNegativeInt
-    retry_temperature: float = Field(ge=0, le=1)
+    retry_temperature: float | None = Field(ge=0, le=1)
     max_tokens: PositiveInt
     judge_model: str
     judge_characters: PositiveInt
@@ -118,11 +118,13 @@ class Judge(Frozen):
 
     Attributes:
         model: the judge.
+        temperature: None sends none, which newer models insist on.
         max_tokens: limit of its answer.
         shows_directive: also show it the directive; the original's judge saw it and then took compliance for language.
     """
 
     model: str
+    temperature: float | None = Field(ge=0, le=1)
     max_tokens: PositiveInt
     shows_directive: bool
 

@@ -15,7 +15,7 @@ class Question(Frozen):
     Attributes:
         model: exact model name.
         prompt: the user turn.
-        temperature: of sampling.
+        temperature: of sampling; None sends none, which newer models insist on.
         max_tokens: limit of the answer.
         attempt: tells repeated samples of one question apart.
         json_schema: the answer must be JSON of this schema, if one is given.
@@ -23,7 +23,7 @@ class Question(Frozen):
 
     model: str
     prompt: str
-    temperature: float = Field(ge=0, le=1)
+    temperature: float | None = Field(default=None, ge=0, le=1)
     max_tokens: PositiveInt
     attempt: NonNegativeInt = 0
     json_schema: dict[str, Any] | None = None

@@ -27,7 +27,8 @@ _T = TypeVar("_T")
 
 # The protocol's temperatures need this version of the API: the next one (2026-10-21) refuses any, as the SDK's signature does.
 _API_VERSION = "2023-06-01"
-_CHARACTERS_PER_TOKEN = 3.5  # for estimates only; the bill counts the API's own tokens
+_BYTES_PER_TOKEN = 2.5  # few, as the ceiling rests on it; the bill counts the API's own tokens
+_LONGEST_SDK_WAIT = 60.0  # the SDK obeys a retry-after up to this long, without looking at our deadline
 
 
 class Price(Frozen):
@@ -73,7 +74,7 @@ class AnthropicClient:
             concurrency: live calls in flight.
             deadline_seconds: after this long in one `ask`, what has no answer is given up for this run.
             timeout_seconds: of one call.
-            sdk_retries: tries that the SDK adds to each of ours.
+            sdk_retries: tries that the SDK adds to each of ours, while there is time for its own waits.
             first_wait_seconds: first pause of our exponential back-off.
             longest_wait_seconds: longest one; a `retry-after` may be longer.
             poll_seconds: between looks at a batch.
@@ -82,7 +83,7 @@ class AnthropicClient:
             prices: model → `Price`.
         """
         self._folder = cache / "api"
-        self._key = None if api_key is None else SecretStr(api_key)
+        self._key = None if api_key is None else SecretStr(api_key.strip())  # a newline at its end would be an illegal header
         self._base_url = base_url
         self._mode = mode
         self._concurrency = concurrency
@@ -146,7 +147,7 @@ class AnthropicClient:
             api_key=self._key.get_secret_value(),
             base_url=self._base_url,
             timeout=self._timeout,
-            max_retries=self._sdk_retries,
+            max_retries=0,
             default_headers={"anthropic-version": _API_VERSION},
         )
         bar = _Bar(purpose, len(todo))
@@ -191,10 +192,11 @@ class AnthropicClient:
             bar.done(failed=not answered)
 
         pool = ThreadPoolExecutor(self._concurrency)
-        try:
+        try:  # an interrupt, or a refused key, must not wait for threads that wait for an outage to end
             for future in as_completed([pool.submit(ask_and_store, *item) for item in todo.items()]):
                 future.result()
         finally:
+            pause.stopped.set()
             pool.shutdown(cancel_futures=True)
         return failures
 
@@ -212,18 +214,20 @@ class AnthropicClient:
         if not budget.reserve(question):
             return Answer(outcome="unscored", cause="spend ceiling reached")
         attempts, cause = 0, ""
+        patient = client.with_options(max_retries=self._sdk_retries)
+        sdk_seconds = self._sdk_retries * (_LONGEST_SDK_WAIT + self._timeout)
         try:
             while True:
-                wait = pause.remaining()
-                if time.monotonic() + wait >= deadline:
+                while (wait := pause.remaining()) and time.monotonic() + wait < deadline and not pause.stopped.wait(wait):
+                    pass  # another thread may have been told to wait longer
+                if pause.stopped.is_set() or time.monotonic() + wait >= deadline:
                     tries = f" after {attempts} attempts" if attempts else ", none attempted"
                     return Answer(outcome="api_error", cause=(cause or "deadline") + tries)
-                time.sleep(wait)
                 attempts += 1
                 try:
                     with bar.in_flight():
-                        sampling = {"temperature": question.temperature}
-                        message = client.messages.create(**_request(question), extra_body=sampling)
+                        caller = patient if time.monotonic() + sdk_seconds < deadline else client
+                        message = caller.messages.create(**_request(question), extra_body=_sampling(question))
                     answer = _answer(message)
                     budget.settle(question, answer)
                     return answer
@@ -240,7 +244,7 @@ class AnthropicClient:
                     asked = _retry_after(error)
                     if asked is not None:
                         pause.extend(asked)  # the limit is on the key: every thread waits
-                    time.sleep(max(0, min(own, deadline - time.monotonic())))
+                    pause.stopped.wait(max(0, min(own, deadline - time.monotonic())))
         finally:
             budget.release(question)
 
@@ -257,17 +261,20 @@ class AnthropicClient:
         failures: dict[str, Answer] = {}
         open_keys = dict(todo)
         with Journal(self._folder / "batches.jsonl") as submitted:
-            rounds_without_answer = 0
-            while open_keys and rounds_without_answer < 3 and time.monotonic() < deadline:
-                pending = self._pending(submitted, open_keys)
-                if not pending:
-                    pending = self._submit(client, submitted, open_keys, failures, budget, deadline)
-                before = len(open_keys)
-                for batch in pending:
-                    self._collect(client, journal, submitted, batch, open_keys, failures, budget, bar, deadline)
-                rounds_without_answer = 0 if len(open_keys) < before else rounds_without_answer + 1
+            rounds_without_answer, cause = 0, "deadline reached"
+            try:
+                while open_keys and rounds_without_answer < 3 and time.monotonic() < deadline:
+                    pending = self._pending(submitted, open_keys)
+                    if not pending:
+                        pending = self._submit(client, submitted, open_keys, failures, budget, deadline)
+                    before = len(open_keys)
+                    for batch in pending:
+                        self._collect(client, journal, submitted, batch, open_keys, failures, budget, bar, deadline)
+                    rounds_without_answer = 0 if len(open_keys) < before else rounds_without_answer + 1
+            except _Outage as outage:
+                cause = str(outage)
         for key in open_keys:
-            failures.setdefault(key, Answer(outcome="api_error", cause="deadline reached"))
+            failures.setdefault(key, Answer(outcome="api_error", cause=cause))
             bar.done(failed=True)
         return {key: failure for key, failure in failures.items() if key not in journal.entries}
 
@@ -298,13 +305,8 @@ class AnthropicClient:
         names = []
         for start in range(0, len(affordable), self._batch_size):
             keys = affordable[start : start + self._batch_size]
-            requests: Any = [
-                {"custom_id": key, "params": _request(open_keys[key]) | {"temperature": open_keys[key].temperature}}
-                for key in keys
-            ]
+            requests: Any = [{"custom_id": key, "params": _request(open_keys[key]) | _sampling(open_keys[key])} for key in keys]
             batch = self._patiently(partial(client.messages.batches.create, requests=requests), deadline)
-            if batch is None:
-                break
             submitted.append({batch.id: keys})
             names.append(batch.id)
         return names
@@ -324,8 +326,11 @@ class AnthropicClient:
         import anthropic
 
         while True:
-            batch = self._patiently(lambda: client.messages.batches.retrieve(name), deadline)
-            if batch is None:
+            try:
+                batch = self._patiently(lambda: client.messages.batches.retrieve(name), deadline)
+            except _Gone:
+                logger.warning("the API knows batch %s no more; its questions are sent again", name)
+                submitted.append({f"collected:{name}": True})
                 return
             if batch.processing_status == "ended":
                 break
@@ -334,11 +339,11 @@ class AnthropicClient:
                 return
             time.sleep(self._poll)
         results = self._patiently(lambda: list(client.messages.batches.results(name)), deadline)
-        if results is None:
-            return
         for result in results:
             key = result.custom_id
-            if key not in open_keys:  # a duplicate, or wanted by another run
+            if key not in open_keys:  # a duplicate, or wanted by another run: it is paid for
+                if key not in journal.entries and result.result.type == "succeeded":
+                    journal.append({key: _answer(result.result.message).model_dump()})
                 continue
             if result.result.type == "succeeded":
                 answer = _answer(result.result.message)
@@ -357,9 +362,16 @@ class AnthropicClient:
                 budget.release(open_keys[key])
         submitted.append({f"collected:{name}": True})
 
-    def _patiently(self, call: Callable[[], _T], deadline: float) -> _T | None:
-        """Repeat a call through transient failures; None when the deadline passes first."""
+    def _patiently(self, call: Callable[[], _T], deadline: float) -> _T:
+        """Repeat a call through transient failures.
+
+        Raises:
+            _Outage: the deadline passes first.
+            _Gone: the API does not know what is asked for.
+            UserError: the API refuses the key or the request.
+        """
         import anthropic
+        import httpx2
 
         attempt = 0
         while True:
@@ -369,16 +381,25 @@ class AnthropicClient:
                 raise UserError(
                     f"the API refuses the key ({error.status_code}); set ANTHROPIC_API_KEY to a valid one"
                 ) from None
-            except (anthropic.APIError, ValueError) as error:
+            except anthropic.NotFoundError as error:
+                raise _Gone(_describe(error)) from None
+            except (anthropic.APIError, httpx2.TransportError, ValueError) as error:  # a stream raises httpx2's own
                 if not _transient(error):
                     raise UserError(f"the API refuses the batch: {_describe(error)}") from None
                 asked = _retry_after(error)
                 wait = min(self._longest_wait, self._first_wait * 2 ** min(attempt, 20)) if asked is None else asked
                 attempt += 1
                 if time.monotonic() + wait >= deadline:
-                    logger.warning("the API does not answer (%s)", _describe(error))
-                    return None
+                    raise _Outage(_describe(error)) from None
                 time.sleep(wait)
+
+
+class _Outage(Exception):  # noqa: N818
+    """The deadline came before the API answered."""
+
+
+class _Gone(Exception):  # noqa: N818
+    """The API does not know a batch."""
 
 
 class _Budget:
@@ -426,6 +447,7 @@ class _Pause:
     def __init__(self) -> None:
         self._until = 0.0
         self._lock = threading.Lock()
+        self.stopped = threading.Event()
 
     def extend(self, seconds: float) -> None:
         with self._lock:
@@ -489,7 +511,13 @@ def _request(question: Question) -> Any:
     return request
 
 
+def _sampling(question: Question) -> dict[str, Any]:
+    return {} if question.temperature is None else {"temperature": question.temperature}
+
+
 def _answer(message: "anthropic.types.Message") -> Answer:
+    if isinstance(message, str):  # what the SDK makes of a page that some proxy sends with status 200
+        raise ValueError("no message")
     text = "".join(block.text for block in message.content if block.type == "text")
     usage = {"input_tokens": message.usage.input_tokens, "output_tokens": message.usage.output_tokens}
     if message.stop_reason == "refusal":
@@ -498,7 +526,7 @@ def _answer(message: "anthropic.types.Message") -> Answer:
 
 
 def _guess_tokens(question: Question) -> int:
-    return round(len(question.prompt) / _CHARACTERS_PER_TOKEN) + 10
+    return round(len(question.prompt.encode()) / _BYTES_PER_TOKEN) + 10
 
 
 def _transient(error: Exception) -> bool:
@@ -507,7 +535,7 @@ def _transient(error: Exception) -> bool:
 
     if isinstance(error, anthropic.APIStatusError):
         return error.status_code in (408, 409, 429) or error.status_code >= 500
-    return isinstance(error, anthropic.APIError | ValueError)
+    return not isinstance(error, anthropic.AnthropicError) or isinstance(error, anthropic.APIError)
 
 
 def _retry_after(error: Exception) -> float | None:

@@ -61,9 +61,9 @@ class TranslationSettings(Frozen):
 
     model: str
     languages: tuple[str, ...] = Field(min_length=1)
-    temperature: float
+    temperature: float | None
     retries: int
-    retry_temperature: float
+    retry_temperature: float | None
     max_tokens: PositiveInt
     judge_model: str
     judge_characters: PositiveInt

@@ -146,7 +146,7 @@ def _compare(english: str, translation: str, language: Language, spec: Translati
             "OTHER: anything else, such as a refusal, another language or another content.\n\n"
             f"<english>\n{english}\n</english>\n<translation>\n{translation}\n</translation>"
         ),
-        temperature=0,
+        temperature=None if spec.temperature is None else 0,
         max_tokens=16,
     )
 

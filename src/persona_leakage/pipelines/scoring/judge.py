@@ -50,7 +50,7 @@ def judge_languages(model: LanguageModel, completions: Sequence[CompletionRow], 
         Question(
             model=judge.model,
             prompt=_ask_for_label(row["completion"], row["prompt"] if judge.shows_directive else None, plan.scoring.languages),
-            temperature=0,
+            temperature=judge.temperature,
             max_tokens=judge.max_tokens,
             json_schema=_schema(labels),
         )
