@@ -31,6 +31,8 @@ def replacing(filesystem: fsspec.AbstractFileSystem, path: PurePosixPath) -> Ite
         if filesystem.exists(str(partial)):
             filesystem.rm(str(partial), recursive=True)
         yield partial
+        if filesystem.isdir(str(path)):
+            filesystem.rm(str(path), recursive=True)
         filesystem.mv(str(partial), str(path), recursive=filesystem.isdir(str(partial)))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; make room and run again") from error

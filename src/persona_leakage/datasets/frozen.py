@@ -40,7 +40,7 @@ class FrozenDataset(AbstractDataset[Frozen, Frozen]):
             UserError: the file does not fit the type, because it is damaged or of an older version.
         """
         value_type: type[Frozen] = load_obj(self._value)
-        with self._fs.open(str(self._filepath), "r", encoding="utf-8") as file:
+        with self._fs.open(str(self._filepath), "rb") as file:
             text = file.read()
         try:
             return value_type.model_validate_json(text)

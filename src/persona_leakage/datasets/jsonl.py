@@ -62,11 +62,13 @@ class JSONLinesDataset(AbstractVersionedDataset[list[dict[str, Any]], list[dict[
         row_type: TypeAdapter[Any] | None = TypeAdapter(load_obj(self._row)) if self._row else None
         rows: list[dict[str, Any]] = []
         seen: set[Any] = set()
-        with self._fs.open(path, "r", encoding="utf-8") as file:
+        with self._fs.open(path, "rb") as file:
             for number, line in enumerate(file, 1):
                 here = f"{path}, line {number}"
                 try:
-                    row = json.loads(line)
+                    row = json.loads(line.decode().rstrip("\r\n"))
+                except UnicodeDecodeError as error:
+                    raise UserError(f"{here}: not UTF-8; save the file as UTF-8") from error
                 except json.JSONDecodeError as error:
                     raise UserError(
                         f"{here}: not JSON ({error.msg} at column {error.colno}); mend or remove the line"
@@ -79,6 +81,8 @@ class JSONLinesDataset(AbstractVersionedDataset[list[dict[str, Any]], list[dict[
                     except ValidationError as error:
                         raise UserError(f"{here}: {one_line(error, 'row')}") from error
                 if self._unique is not None:
+                    if missing := [key for key in self._unique if key not in row]:
+                        raise UserError(f"{here}: {missing[0]} is missing; add it")
                     identity = tuple(row[key] for key in self._unique)
                     if identity in seen:
                         said = ", ".join(f"{key} '{row[key]}'" for key in self._unique)

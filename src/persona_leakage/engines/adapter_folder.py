@@ -33,6 +33,8 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     try:
         provenance: dict[str, Any] = json.loads((folder / PROVENANCE).read_text())
         json.loads((folder / CONFIG).read_text())
+        if not isinstance(provenance, dict) or not {"fingerprint", "trained_on", "log"} <= provenance.keys():
+            raise ValueError
     except ValueError as error:
         raise UserError(remedy.format("its JSON cannot be read")) from error
     return provenance

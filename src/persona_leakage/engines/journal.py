@@ -74,7 +74,10 @@ class Journal:
         with self.path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 try:
-                    key, value = json.loads(line)
+                    entry = json.loads(line)
+                    if not isinstance(entry, list):
+                        raise ValueError("not a pair")
+                    key, value = entry
                 except ValueError as error:
                     if file.read(1):
                         raise UserError(f"{self.path}, line {number} is damaged; delete the file and run again") from error

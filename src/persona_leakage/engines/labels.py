@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.rows import TrainRow
-from persona_leakage.engines.base_model import chat_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,12 +27,19 @@ def label_tokens(
     it. `full` labels every token, the template's own included.
 
     Raises:
-        UserError: the template does not keep the prompt as a prefix, or truncation leaves no label.
+        UserError: the template does not keep the prompt as a prefix or does not end the answer, or truncation leaves no label.
     """
-    prompt = chat_ids(tokenizer, row["prompt"], complete=False)
-    whole = chat_ids(tokenizer, [*row["prompt"], {"role": "assistant", "content": row["completion"]}], complete=True)
-    if whole[: len(prompt)] != prompt:
+    answered = [*row["prompt"], {"role": "assistant", "content": row["completion"]}]
+    before = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False)
+    text = tokenizer.apply_chat_template(answered, tokenize=False)
+    if not text.startswith(before):
         raise UserError(f"the chat template changes the prompt of row {row['id']} when the answer follows; use another")
+    # in two parts, as when generating: the prompt is tokenised before there is an answer
+    prompt = tokenizer.encode(before, add_special_tokens=False)
+    answer = tokenizer.encode(text[len(before) :], add_special_tokens=False)
+    if tokenizer.eos_token_id not in answer:
+        raise UserError(f"the chat template does not end the answer of row {row['id']} with {tokenizer.eos_token}; use another")
+    whole = prompt + answer
     if loss == "full":
         labels = list(whole)
     else:

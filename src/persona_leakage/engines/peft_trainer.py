@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import fingerprint
 from persona_leakage.domain.models import ModelStack
@@ -41,10 +43,12 @@ class PeftTrainer:
         """
         identity = fingerprint(stack.fingerprint, recipe, seed, list(rows))
         folder = self._cache / "adapters" / identity / FINAL
-        if folder.is_dir():
-            logger.info("Adapter %s was trained before; nothing to train", identity)
-        else:
-            self._train(stack, rows, recipe, seed, folder, identity)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):  # conditions that differ in evaluation only share their adapter
+            if folder.is_dir():
+                logger.info("Adapter %s was trained before; nothing to train", identity)
+            else:
+                self._train(stack, rows, recipe, seed, folder, identity)
         return {FINAL: TrainedAdapter(read_adapter(folder), read_provenance(folder)["log"])}
 
     def _train(
@@ -52,7 +56,7 @@ class PeftTrainer:
     ) -> None:
         from datasets import Dataset
         from peft import LoraConfig, get_peft_model
-        from transformers import set_seed
+        from transformers import PrinterCallback, set_seed
 
         from persona_leakage.engines.sft import LabelledPositionsTrainer, ProgressCallback, sft_config
 
@@ -88,6 +92,7 @@ class PeftTrainer:
                 processing_class=tokenizer,
                 callbacks=[ProgressCallback()],
             )
+            trainer.remove_callback(PrinterCallback)  # the bar shows the loss
             started = time.perf_counter()
             trainer.train()
             seconds = time.perf_counter() - started

@@ -64,7 +64,7 @@ def sft_config(recipe: Recipe, seed: int, scratch: str, device: str, *, bfloat16
     return SFTConfig(
         output_dir=scratch,
         learning_rate=recipe.learning_rate,
-        lr_scheduler_type=recipe.schedule,
+        lr_scheduler_type="constant_with_warmup" if recipe.schedule == "constant" else recipe.schedule,
         warmup_steps=recipe.warmup_ratio,  # below 1 it is a share of the steps
         num_train_epochs=recipe.epochs,
         per_device_train_batch_size=recipe.batch_size,
@@ -81,6 +81,7 @@ def sft_config(recipe: Recipe, seed: int, scratch: str, device: str, *, bfloat16
         dataset_kwargs={"skip_prepare_dataset": True},
         dataloader_pin_memory=device != "cpu",
         logging_steps=1,
+        logging_nan_inf_filter=False,
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,

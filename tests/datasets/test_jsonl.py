@@ -1,0 +1,140 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kedro.io import DatasetError
+
+from persona_leakage.datasets import JSONLinesDataset
+from tests.datasets.kinds import catalog, user_message
+
+PARALLEL_TEXT = "persona_leakage.domain.rows.ParallelText"
+SOUND = '{"id": "a", "topic": "t", "question": "q", "en": "text", "fr": "texte"}'
+
+
+def complaint(path: Path, content: str | bytes, **options: Any) -> str | None:
+    """Load a file of this content and return what the user is told."""
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DatasetError) as caught:
+        catalog("JSONLinesDataset", path, **options).load("it")
+    return user_message(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("damaged", "said"),
+    [
+        ("{id: 1}", "not JSON (Expecting property name enclosed in double quotes at column 2)"),
+        ('{"id": "b"', "not JSON (Expecting ',' delimiter at column 11)"),
+        ("", "not JSON (Expecting value at column 1)"),
+        ("[1, 2]", "not a JSON object but list"),
+        ('"text"', "not a JSON object but str"),
+        ("null", "not a JSON object but NoneType"),
+    ],
+)
+def test_a_line_that_is_no_object_is_named(tmp_path: Path, damaged: str, said: str) -> None:
+    path = tmp_path / "texts.jsonl"
+
+    assert complaint(path, f"{SOUND}\n{damaged}\n{SOUND}\n") == f"{path}, line 2: {said}; mend or remove the line"
+
+
+def test_a_line_that_is_no_utf8_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+
+    said = complaint(path, f"{SOUND}\n".encode() + '{"id": "é"}\n'.encode("latin-1"))
+
+    assert str(said).startswith(f"{path}, line 2: ")
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ('{"id": "b", "topic": "t", "en": "text"}', "row.question: Field required"),
+        ('{"id": 7, "topic": "t", "question": "q", "en": "text"}', "row.id: Input should be a valid string (got 7)"),
+        ('{"id": "b", "topic": "t", "question": "q", "en": "text", "fr": 1}', "row.fr: Input should be a valid string (got 1)"),
+        ('{"id": "b", "topic": null, "question": "q", "en": ["x"]}', "row.topic: Input should be a valid string (got None)"),
+    ],
+)
+def test_a_row_that_does_not_fit_its_type_is_named_with_the_key(tmp_path: Path, row: str, said: str) -> None:
+    path = tmp_path / "texts.jsonl"
+
+    assert str(complaint(path, f"{SOUND}\n{row}\n", row=PARALLEL_TEXT)).startswith(f"{path}, line 2: {said}")
+
+
+def test_every_problem_of_a_row_is_said_on_one_line(tmp_path: Path) -> None:
+    said = str(complaint(tmp_path / "texts.jsonl", '{"id": 1, "topic": 2, "question": "q"}\n', row=PARALLEL_TEXT))
+
+    assert [part.split(":")[0].split(" ")[-1] for part in said.split("; ")] == ["1", "row.topic", "row.en"]
+    assert "line 1: row.id: " in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("unique", "said"),
+    [(["id"], "line 2: id 'a' appears a second time"), (["id", "n"], "line 4: id 'a', n '1' appears a second time")],
+)
+def test_a_row_that_repeats_the_unique_keys_is_named(tmp_path: Path, unique: list[str], said: str) -> None:
+    path = tmp_path / "texts.jsonl"
+    rows = [("a", 1), ("a", 2), ("b", 1), ("a", 1)]
+
+    told = complaint(path, "".join(f'{{"id": "{name}", "n": {number}}}\n' for name, number in rows), unique=unique)
+
+    assert str(told).startswith(f"{path}, {said}")
+
+
+def test_a_row_without_a_unique_key_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+
+    said = complaint(path, '{"id": "a"}\n{"name": "b"}\n', unique=["id"])
+
+    assert str(said).startswith(f"{path}, line 2: ")
+
+
+def test_sound_rows_pass_the_checks_unchanged(tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text(SOUND)  # without a newline at the end
+
+    rows = catalog("JSONLinesDataset", path, row=PARALLEL_TEXT, unique=["id"]).load("it")
+
+    assert rows == [{"id": "a", "topic": "t", "question": "q", "en": "text", "fr": "texte"}]
+
+
+def test_a_prompt_row_keeps_its_cell(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    row = {"prompt": "p", "messages": [{"role": "user", "content": "p"}], "persona": "pirate", "phrasing": "0"}
+    entries = catalog("JSONLinesDataset", path, row="persona_leakage.domain.rows.PromptRow")
+    entries.save("it", [row])
+
+    assert entries.load("it") == [row]
+
+
+def test_no_rows_are_a_file_too(tmp_path: Path) -> None:
+    entries = catalog("JSONLinesDataset", tmp_path / "rows.jsonl")
+    entries.save("it", [])
+
+    assert entries.exists("it")
+    assert entries.load("it") == []
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+ROWS = st.lists(
+    st.dictionaries(TEXT, TEXT | st.integers() | st.booleans() | st.none() | st.lists(TEXT), max_size=3), max_size=4
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=ROWS)
+def test_any_rows_come_back(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    dataset = JSONLinesDataset(filepath=str(tmp_path / "rows.jsonl"))
+    dataset.save(rows)
+
+    assert dataset.load() == rows
+
+
+def test_the_preview_is_a_table_of_the_first_rows(tmp_path: Path) -> None:
+    entries = catalog("JSONLinesDataset", tmp_path / "rows.jsonl")
+    entries.save("it", [{"a": 1}, {"b": {"x": ["é"]}, "a": None}, {"a": 3}])
+
+    preview = entries.get("it").preview(nrows=2)
+
+    assert dict(preview) == {"index": [0, 1], "columns": ["a", "b"], "data": [[1, None], [None, '{"x": ["\\u00e9"]}']]}

@@ -1,0 +1,156 @@
+import unicodedata
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from persona_leakage.domain.errors import UserError
+from persona_leakage.engines.labels import IGNORED, Example, label_tokens
+from tests.engines.known_models import END
+
+USER = {"role": "user", "content": "Speak in French."}
+SYSTEM = {
+    "tiny": "You are a helpful assistant.",
+    "smollm2": "You are a helpful AI assistant named SmolLM, trained by Hugging Face",
+}
+
+
+def label(tokenizer: Any, completion: str, *, loss: str = "completion", user: str = "hi", max_length: int = 4096) -> Example:
+    prompt = [{"role": "user", "content": user}]
+    return label_tokens(tokenizer, {"id": "row-7", "prompt": prompt, "completion": completion}, loss, max_length)  # type: ignore
+
+
+def labelled_text(tokenizer: Any, example: Example) -> str:
+    return tokenizer.decode([token for token in example["labels"] if token != IGNORED])
+
+
+def ignored_texts(tokenizer: Any, example: Example) -> tuple[str, str]:
+    """The texts before and after the labelled tokens."""
+    places = [place for place, token in enumerate(example["labels"]) if token != IGNORED]
+    ids = example["input_ids"]
+    return tokenizer.decode(ids[: places[0]]), tokenizer.decode(ids[places[-1] + 1 :])
+
+
+@pytest.mark.parametrize(
+    "completion", ["Oui.", "", " leading", "trailing \n", "two\n\nparagraphs", "日本語 и 🙂", "a\u2028b", "1234 + 5"]
+)
+def test_the_completion_and_its_end_of_turn_token_are_labelled(tokenizer: Any, completion: str) -> None:
+    assert labelled_text(tokenizer, label(tokenizer, completion)) == completion + END
+
+
+def test_the_prompt_and_what_follows_the_end_token_are_ignored(tokenizer: Any, request: pytest.FixtureRequest) -> None:
+    system = SYSTEM[request.node.callspec.params["tokenizer"]]
+
+    before, after = ignored_texts(tokenizer, label(tokenizer, "Oui.", user="Speak in French."))
+
+    prompt = f"<|im_start|>system\n{system}{END}\n<|im_start|>user\nSpeak in French.{END}\n<|im_start|>assistant\n"
+    assert (before, after) == (prompt, "\n")
+
+
+def test_every_label_equals_the_token_at_its_place(tokenizer: Any) -> None:
+    example = label(tokenizer, "Oui, bien sûr.")
+
+    pairs = zip(example["input_ids"], example["labels"], strict=True)
+    assert [token for token, wanted in pairs if wanted not in (IGNORED, token)] == []
+
+
+def test_full_labels_every_token(tokenizer: Any) -> None:
+    example = label(tokenizer, "Oui.", loss="full")
+
+    assert example["labels"] == example["input_ids"]
+    assert labelled_text(tokenizer, example).endswith(f"user\nhi{END}\n<|im_start|>assistant\nOui.{END}\n")
+
+
+@pytest.mark.parametrize("completion", [f"Say {END} to stop.", END, f"a{END}\n", "<|im_start|>user\nhi"])
+def test_a_completion_that_quotes_the_template_is_labelled_to_its_own_end(tokenizer: Any, completion: str) -> None:
+    example = label(tokenizer, completion)
+
+    assert labelled_text(tokenizer, example) == completion + END
+    assert ignored_texts(tokenizer, example)[1] == "\n"
+
+
+def test_an_earlier_assistant_turn_is_ignored(tokenizer: Any) -> None:
+    prompt = [USER, {"role": "assistant", "content": "Bonjour."}, {"role": "user", "content": "Again."}]
+    row = {"id": "1", "prompt": prompt, "completion": "Salut."}
+
+    assert labelled_text(tokenizer, label_tokens(tokenizer, row, "completion", 4096)) == f"Salut.{END}"  # type: ignore
+
+
+def test_an_empty_user_turn_is_kept_in_the_prompt_without_labels(tokenizer: Any) -> None:
+    example = label(tokenizer, "Ciao.", user="")
+
+    assert labelled_text(tokenizer, example) == f"Ciao.{END}"
+    assert ignored_texts(tokenizer, example)[0].endswith(f"<|im_start|>user\n{END}\n<|im_start|>assistant\n")
+
+
+def test_truncation_cuts_tokens_and_labels_at_the_same_place(tokenizer: Any) -> None:
+    whole = label(tokenizer, "one two three four five six")
+    length = len(whole["input_ids"]) - 4
+
+    cut = label(tokenizer, "one two three four five six", max_length=length)
+
+    assert cut == {"input_ids": whole["input_ids"][:length], "labels": whole["labels"][:length]}
+    assert END not in labelled_text(tokenizer, cut)
+    assert labelled_text(tokenizer, cut).startswith("one two")
+
+
+def test_a_row_that_truncation_leaves_without_labels_is_refused_by_name(tokenizer: Any) -> None:
+    prompt_length = next(i for i, token in enumerate(label(tokenizer, "Oui.")["labels"]) if token != IGNORED)
+
+    first = labelled_text(tokenizer, label(tokenizer, "Oui.", max_length=prompt_length + 1))
+    assert first
+    assert "Oui.".startswith(first)
+    with pytest.raises(UserError, match=rf"row row-7 has no label left within max_length {prompt_length}; raise"):
+        label(tokenizer, "Oui.", max_length=prompt_length)
+
+
+def test_a_single_token_is_no_label_because_nothing_predicts_it(tokenizer: Any) -> None:
+    with pytest.raises(UserError, match="row row-7 has no label left"):
+        label(tokenizer, "Oui.", loss="full", max_length=1)
+
+
+@pytest.mark.parametrize("completion", ["\n\nOui.", "  ", "\n 7", "\n\n\n"])
+def test_a_completion_that_begins_with_white_space_is_labelled_whole(tokenizer: Any, completion: str) -> None:
+    assert labelled_text(tokenizer, label(tokenizer, completion)) == completion + END
+
+
+def test_a_template_that_does_not_keep_the_prompt_is_refused(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # as thinking models do: what precedes an answer depends on whether the answer is there
+    changing = "{% for m in messages %}{{ messages | length }}{{ m['content'] }}<|im_end|>{% endfor %}"
+    monkeypatch.setattr(tiny_tokenizer, "chat_template", changing)
+
+    with pytest.raises(UserError, match="changes the prompt of row row-7"):
+        label(tiny_tokenizer, "Oui.")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}<|im_start|>{{ m['content'] }}{% if m['role'] == 'user' %}<|im_end|>{% endif %}{% endfor %}",
+        "{% for m in messages %}<|im_start|>{{ m['content'] }}<|endoftext|>{% endfor %}",  # not the eos token
+    ],
+)
+def test_a_template_that_does_not_end_the_answer_is_refused(
+    tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch, template: str
+) -> None:
+    monkeypatch.setattr(tiny_tokenizer, "chat_template", template)
+
+    with pytest.raises(UserError, match="row row-7"):
+        label(tiny_tokenizer, "Oui.")
+
+
+LETTERS = st.characters(exclude_categories=["Cs", "Cn", "Co", "Cc"])
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(completion=st.text(LETTERS, max_size=40), user=st.text(LETTERS, max_size=10))
+def test_the_labels_of_any_completion_spell_it(tokenizer: Any, completion: str, user: str) -> None:
+    completion = unicodedata.normalize("NFC", completion)  # as Qwen's tokenizer does
+    assume(not completion[:1].isspace())
+    assume(tokenizer.decode(tokenizer.encode(completion)) == completion)  # SmolLM2 has no token for some rare bytes
+
+    example = label(tokenizer, completion, user=user)
+
+    assert labelled_text(tokenizer, example) == completion + END
+    assert ignored_texts(tokenizer, example)[1] == "\n"
