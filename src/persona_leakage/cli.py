@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +16,19 @@ from kedro.io.core import VersionNotFoundError
 from persona_leakage.domain.errors import UserError
 from persona_leakage.experiments import FAMILIES
 
-# options of `kedro run` that select a part of the pipeline
-_SLICES = ("tags", "node_names", "from_nodes", "to_nodes", "from_inputs", "to_outputs", "namespaces", "only_missing_outputs")
+# options of `kedro run` that select a part of the pipeline, or another configuration
+_SLICES = (
+    "conf_source",
+    "config",
+    "tags",
+    "node_names",
+    "from_nodes",
+    "to_nodes",
+    "from_inputs",
+    "to_outputs",
+    "namespaces",
+    "only_missing_outputs",
+)
 
 
 @click.group(name="persona_leakage")
@@ -59,7 +71,8 @@ def _user_message(error: BaseException | None) -> str | None:
 
 @_for_people
 def _run(**options: Any) -> Any:
-    from persona_leakage.grid.points import find_points, point_stages
+    from persona_leakage.grid.local import kedro_command
+    from persona_leakage.grid.points import find_points
 
     if options["pipeline"] and not options["pipelines"]:  # Kedro deprecates the singular; people use it
         options = {**options, "pipeline": None, "pipelines": [options["pipeline"]]}
@@ -73,9 +86,11 @@ def _run(**options: Any) -> Any:
         if point.plan.reference not in (None, point.plan.condition):
             (baseline,) = find_points(family, [(point.plan.reference, None)], options["env"], params)
             if baseline.state != "done":
-                click.echo(f"{point.plan.reference} has not run with these parameters; running it first")
-                own = {"params": {**params, "condition": point.plan.reference}, "tags": point_stages(family)}
-                kedro_run.callback(**{**options, **own})  # type: ignore[misc]
+                name = point.plan.reference
+                click.echo(f"{name} has not run with these parameters; running it first")
+                # a process of its own, as every point has: the memory it leaves behind would add to the next one's
+                if subprocess.run(kedro_command(baseline, options["env"], params), check=False).returncode:
+                    raise UserError(f"{name} failed, see above; {point.plan.condition} is compared with it and was not started")
     return kedro_run.callback(**options)  # type: ignore[misc]
 
 

@@ -1,6 +1,10 @@
 """Kedro hooks, one class a concern."""
 
+import ctypes
+import ctypes.util
+import gc
 import logging
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -78,6 +82,23 @@ class StalePlanGuard:
                 f"{point} was last run with other parameters ({', '.join(changed)}), so its "
                 "artifacts are stale; run the pipeline whole, without --from-nodes, --tags or --only-missing-outputs"
             )
+
+
+class FreeMemory:
+    """Gives back what a node's models took, on the GPU and to the operating system, before the next node needs it."""
+
+    @hook_impl
+    def after_node_run(self) -> None:
+        """Collect garbage and empty the allocators' caches, once torch is loaded."""
+        torch = sys.modules.get("torch")
+        if torch is None:
+            return
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        libc = ctypes.util.find_library("c")
+        if libc and hasattr(ctypes.CDLL(libc), "malloc_trim"):  # glibc keeps freed memory otherwise
+            ctypes.CDLL(libc).malloc_trim(0)
 
 
 class RunRecord:

@@ -1,6 +1,6 @@
 """Project settings of Kedro."""
 
-from persona_leakage.hooks import KnownParameters, RunRecord, StalePlanGuard
+from persona_leakage.hooks import FreeMemory, KnownParameters, RunRecord, StalePlanGuard
 
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
@@ -9,4 +9,4 @@ CONFIG_LOADER_ARGS = {
     "merge_strategy": {"parameters": "soft", "globals": "soft"},
 }
 
-HOOKS = (KnownParameters(), StalePlanGuard(), RunRecord())
+HOOKS = (KnownParameters(), StalePlanGuard(), FreeMemory(), RunRecord())
