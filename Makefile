@@ -45,12 +45,5 @@ lock: .venv/installed ## resolve requirements.lock anew
 clean: ## remove everything that runs made; the environment and the bundled inputs stay
 	git clean -dfXq data build site
 
-results: ## copy the embedded grid's report, tables, figures and run records into docs/results/lang_inversion
-	mkdir -p docs/results/lang_inversion/run_records
-	cp data/08_reporting/embedded/lang_inversion/*.csv data/08_reporting/embedded/lang_inversion/*.png docs/results/lang_inversion/
-	cp data/08_reporting/embedded/lang_inversion/report.md docs/results/lang_inversion/report.md
-	for record in data/08_reporting/embedded/lang_inversion/*/seed_*/run_record.json; do \
-		point=$$(dirname $$record); seed=$$(basename $$point); condition=$$(basename $$(dirname $$point)); \
-		$(BIN)/python -c 'import json, sys; print(json.dumps(json.load(open(sys.argv[1]))[-1], indent=1, ensure_ascii=False))' $$record \
-			> docs/results/lang_inversion/run_records/$${condition}_$${seed}.json; \
-	done
+results: ## copy the embedded grid's report, tables, figures and records into docs/results/lang_inversion
+	$(BIN)/python docs/results/collect.py data embedded lang_inversion docs/results/lang_inversion

@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from persona_leakage.run_record import describe_code
+
 PROJECT = Path(__file__).parents[1]
 
 
@@ -45,7 +47,6 @@ def measure(folder: Path, condition: str) -> dict[str, Any]:
         "scoring_rows_per_second": round(len(rows) / nodes["label_languages"]["seconds"], 1),
         "peak_rss_gib": record["machine"]["peak_rss_gib"],
         "machine": {key: record["machine"][key] for key in ("processor", "cores")},
-        "code": {key: record["code"][key] for key in ("commit", "modified")},
     }
 
 
@@ -66,7 +67,9 @@ def main() -> None:
     subprocess.run([sys.executable, "-m", "kedro", "registry", "list"], cwd=PROJECT, check=True, capture_output=True)
     registry = round(time.perf_counter() - started, 2)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"wall_seconds": wall, "registry_list_seconds": registry, "points": points}, indent=1) + "\n")
+    code = {key: value for key, value in describe_code(PROJECT).items() if key in ("commit", "modified")}
+    result = {"wall_seconds": wall, "registry_list_seconds": registry, "code": code, "points": points}
+    out.write_text(json.dumps(result, indent=1) + "\n")
     for point in points:
         print(f"\n{point['condition']}: peak {point['peak_rss_gib']} GiB")
         for name, seconds in point["seconds"].items():
