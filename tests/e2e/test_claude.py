@@ -154,8 +154,9 @@ def test_an_api_that_is_down_ends_the_run_in_time_and_the_rest_can_be_asked_late
     done = judged.kedro(*REPLAY, timeout=60)
     assert done.returncode == 0, done.stderr
     assert outcomes(judged) == {"api_error": 560}
-    assert "questions have no answer" in done.stdout
-    assert "start the same command again to ask only these" in done.stdout
+    said = " ".join(done.stdout.split())  # the log wraps its lines
+    assert "questions have no answer" in said
+    assert "start the same command again to ask only these" in said
     report = (judged.folder / "data/08_reporting/test/lang_inversion_replay/report.md").read_text()
     assert "**The judge left 560 of 560 completions without a label**" in report
     rates = pd.read_csv(judged.folder / OUTPUT / "cell_rates.csv").set_index(["directive_language", "phrasing", "metric"])
