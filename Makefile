@@ -13,10 +13,10 @@ run: .venv/installed ## run the main job: condition fr_it of lang_inversion, and
 	@echo "Next:    source .venv/bin/activate && kedro viz run"
 
 test: .venv/installed ## run the tests
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow"
 
 test-slow: .venv/installed ## run the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
 
 lint: .venv/installed ## lint, format check and types
 	$(BIN)/ruff check .
