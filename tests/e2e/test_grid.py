@@ -48,9 +48,7 @@ def test_a_point_of_other_parameters_is_stale_and_runs_again(planted: Project) -
 def test_a_run_that_failed_is_not_done(planted: Project) -> None:
     file = planted.data("08_reporting/baseline/seed_42/run_record.json")
     content = file.read_text()
-    record = json.loads(content)
-    record[-1]["status"] = "failed"
-    file.write_text(json.dumps(record))
+    file.write_text(json.dumps([{**run, "status": "failed"} for run in json.loads(content)]))
     done = planted.kedro("grid", "lang_inversion", "--conditions=baseline", "--dry-run")
     file.write_text(content)
     assert "missing" in done.stdout
