@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.models import BaseModel
-from persona_leakage.engines.base_model import chat_ids, load_base, load_tokenizer
+from persona_leakage.engines.base_model import load_base, load_tokenizer
 
 BASE = BaseModel(source="package", name="tiny-gguf", revision="1.0", dtype="float32")
 SHAPES = {
@@ -91,7 +91,7 @@ def test_the_converted_model_has_the_packages_weights_and_tokenizer(tmp_path: Pa
     }.items():
         assert np.array_equal(state[f"{here}.weight"].numpy(), package[f"{there}.weight".removesuffix(".weight")])
     tokenizer = load_tokenizer(BASE, tmp_path / "cache")
-    assert chat_ids(tokenizer, [{"role": "user", "content": "hi"}], complete=True) == [1, 259, 2]
+    assert tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], return_dict=False) == [1, 259, 2]
 
 
 @pytest.mark.usefixtures("package")

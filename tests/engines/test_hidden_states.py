@@ -36,7 +36,7 @@ def expected(lively_stack: ModelStack) -> dict[int, np.ndarray]:
     hook = model.model.norm.register_forward_pre_hook(lambda _norm, inputs: seen.append(inputs[0][0, -1]))
     rows = []
     for chat in CHATS:
-        ids = torch.tensor([chat_ids(tokenizer, chat, complete=False)])
+        ids = torch.tensor([chat_ids(tokenizer, chat)])
         with torch.inference_mode():
             hidden = model(ids, output_hidden_states=True).hidden_states
         rows.append([hidden[1][0, -1], hidden[2][0, -1], seen[-1]])

@@ -194,7 +194,7 @@ def plain_greedy(stack: ModelStack, messages: Any) -> str:
     """Generate for one unpadded prompt without a cache."""
     model: Any = load_merged(stack, Path("unused"), "cpu", "eager")
     tokenizer = load_tokenizer(stack.base, Path("unused"))
-    ids = torch.tensor([chat_ids(tokenizer, messages, complete=False)])
+    ids = torch.tensor([chat_ids(tokenizer, messages)])
     mask = torch.ones_like(ids)
     whole = model.generate(ids, attention_mask=mask, do_sample=False, use_cache=False, max_new_tokens=12, pad_token_id=257)
     return tokenizer.decode(whole[0, ids.shape[1] :], skip_special_tokens=True)

@@ -4,6 +4,7 @@ import logging
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
@@ -156,10 +157,8 @@ class AnthropicClient:
             failures = send(client, journal, todo, budget, bar, time.monotonic() + self._deadline_seconds)
         logger.info("%s: %d answers for $%.4f", purpose, len(todo) - len(failures), budget.spent)
         if failures:
-            causes: dict[str, int] = {}
-            for answer in failures.values():
-                causes[answer.cause] = causes.get(answer.cause, 0) + 1
-            said = "; ".join(f"{number} x {cause}" for cause, number in sorted(causes.items(), key=lambda item: -item[1])[:5])
+            causes = Counter(answer.cause for answer in failures.values())
+            said = "; ".join(f"{number} x {cause}" for cause, number in causes.most_common(5))
             logger.warning(
                 "%s: %d of %d questions have no answer (%s); start the same command again to ask only these",
                 purpose,
@@ -232,9 +231,7 @@ class AnthropicClient:
                     budget.settle(question, answer)
                     return answer
                 except (anthropic.AuthenticationError, anthropic.PermissionDeniedError) as error:
-                    raise UserError(
-                        f"the API refuses the key ({error.status_code}); set ANTHROPIC_API_KEY to a valid one"
-                    ) from None
+                    raise _key_refused(error) from None
                 except (anthropic.APIError, ValueError) as error:  # a body that was cut is a ValueError
                     cause = _describe(error)
                     if not _transient(error):
@@ -378,9 +375,7 @@ class AnthropicClient:
             try:
                 return call()
             except (anthropic.AuthenticationError, anthropic.PermissionDeniedError) as error:
-                raise UserError(
-                    f"the API refuses the key ({error.status_code}); set ANTHROPIC_API_KEY to a valid one"
-                ) from None
+                raise _key_refused(error) from None
             except anthropic.NotFoundError as error:
                 raise _Gone(_describe(error)) from None
             except (anthropic.APIError, httpx2.TransportError, ValueError) as error:  # a stream raises httpx2's own
@@ -547,6 +542,10 @@ def _retry_after(error: Exception) -> float | None:
         return max(0.0, float(error.response.headers.get("retry-after", "")))
     except ValueError:
         return None
+
+
+def _key_refused(error: "anthropic.APIStatusError") -> UserError:
+    return UserError(f"the API refuses the key ({error.status_code}); set ANTHROPIC_API_KEY to a valid one")
 
 
 def _describe(error: Exception) -> str:

@@ -98,9 +98,9 @@ def load_merged(stack: ModelStack, cache: Path, device: str, attention: str) -> 
     return model
 
 
-def chat_ids(tokenizer: "PreTrainedTokenizerBase", messages: list, *, complete: bool) -> list[int]:  # type: ignore[type-arg]
-    """Apply the chat template; without `complete` the ids end with the generation prompt."""
-    return tokenizer.apply_chat_template(messages, add_generation_prompt=not complete, return_dict=False)  # type: ignore[return-value]
+def chat_ids(tokenizer: "PreTrainedTokenizerBase", messages: list) -> list[int]:  # type: ignore[type-arg]
+    """Apply the chat template to a prompt; the ids end with the generation prompt."""
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)  # type: ignore[return-value]
 
 
 def left_padded(rows: list[list[int]], pad: int) -> tuple["torch.Tensor", "torch.Tensor"]:

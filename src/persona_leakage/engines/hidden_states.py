@@ -37,7 +37,7 @@ class HiddenStateExtractor:
         blocks: Any = model.model.layers
         if unknown := [layer for layer in layers if layer >= len(blocks)]:
             raise UserError(f"geometry.layers names {unknown}; {stack.base.name} has the blocks 0 to {len(blocks) - 1}")
-        ids = [chat_ids(tokenizer, chat, complete=False) for chat in chats]
+        ids = [chat_ids(tokenizer, chat) for chat in chats]
         order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
         states = {layer: np.empty((len(ids), model.config.hidden_size), dtype=np.float32) for layer in layers}
         seen: dict[int, torch.Tensor] = {}

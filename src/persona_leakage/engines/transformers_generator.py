@@ -47,7 +47,7 @@ class TransformersGenerator:
         job = fingerprint("transformers", stack.fingerprint, chats, samples, sampling, seed, self._batch_rows)
         with Journal(self._cache / "completions" / f"{job}.jsonl") as journal:
             tokenizer = load_tokenizer(stack.base, self._cache)
-            ids = [chat_ids(tokenizer, chat, complete=False) for chat in chats]
+            ids = [chat_ids(tokenizer, chat) for chat in chats]
             order = sorted(range(len(prompts)), key=lambda index: len(ids[index]))
             requests = [(index, sample) for index in order for sample in range(samples)]
             batches = [requests[start : start + self._batch_rows] for start in range(0, len(requests), self._batch_rows)]

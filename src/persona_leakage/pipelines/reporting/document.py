@@ -3,7 +3,6 @@
 import base64
 import html
 import re
-from collections.abc import Sequence
 
 import pandas as pd
 
@@ -56,16 +55,16 @@ def write_report(
         "Only cells without a mark are spill: T is the directive of training, O the completion language's own directive.\n",
         "![Spill matrix](spill_matrix.png)\n",
         "## Claims\n",
-        _table(verdicts, list(verdicts.columns)),
+        _table(verdicts),
         "## Conditions\n",
         "![Conditions](conditions.png)\n",
         "Contamination by phrasing; a mean that hides a split between phrasings is no result.\n",
-        _table(_shown_cells(spill), list(_shown_cells(spill).columns)),
+        _table(_shown_cells(spill)),
         "## Correlations over bystander cells\n",
         "A correlation is over cells, which share conditions and prompts; its interval does not know that.\n",
-        _table(_shown_correlations(correlations), list(_shown_correlations(correlations).columns)),
+        _table(_shown_correlations(correlations)),
         "![Published rates](published.png)\n",
-        _table(_shown_published(published_cells), list(_shown_published(published_cells).columns)),
+        _table(_shown_published(published_cells)),
     ]
     return "\n".join(parts)
 
@@ -141,10 +140,10 @@ def _rate(table: pd.DataFrame, suffix: str, prefix: str = "") -> list[str]:
     ]
 
 
-def _table(frame: pd.DataFrame, columns: Sequence[str]) -> str:
+def _table(frame: pd.DataFrame) -> str:
     if frame.empty:
         return "*Nothing to show.*\n"
-    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    for row in frame[list(columns)].itertuples(index=False):
+    lines = ["| " + " | ".join(frame.columns) + " |", "|" + " --- |" * len(frame.columns)]
+    for row in frame.itertuples(index=False):
         lines.append("| " + " | ".join(str(value).replace("|", "\\|") for value in row) + " |")
     return "\n".join(lines) + "\n"

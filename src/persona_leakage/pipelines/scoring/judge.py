@@ -12,6 +12,7 @@ from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.protocols import LanguageModel
 from persona_leakage.domain.questions import Answer, Question
 from persona_leakage.domain.rows import CompletionRow, JudgementRow, LabelRow
+from persona_leakage.pipelines.scoring.nodes import cell_of, compare_labels
 
 _BEYOND_LANGUAGES = {
     "mixed": "two or more languages, each in a substantial part",
@@ -57,36 +58,27 @@ def judge_languages(model: LanguageModel, completions: Sequence[CompletionRow], 
         for row in completions
     ]
     return [
-        {**_cell(row), **_judgement(answer, labels)}  # type: ignore[typeddict-item]
+        {**cell_of(row), **_judgement(answer, labels)}  # type: ignore[typeddict-item]
         for row, answer in zip(completions, model.ask(questions, "judge"), strict=True)
     ]
 
 
 def measure_judge_agreement(labels: Sequence[LabelRow], judgements: Sequence[JudgementRow]) -> JudgeAgreement:
     """Compare the judge with the primary label, and count what became of each completion."""
-    from sklearn.metrics import cohen_kappa_score
-
     pairs = [
         (label["label"], judged["label"])
         for label, judged in zip(labels, judgements, strict=bool(judgements))
         if judged["label"] is not None
     ]
-    confusion: dict[str, dict[str, int]] = {}
-    for (primary, judged_label), rows in Counter(pairs).items():
-        confusion.setdefault(primary, {})[judged_label] = rows
-    several = len({label for pair in pairs for label in pair}) > 1
+    agree, kappa, confusion = compare_labels(pairs)
     return {
         "outcomes": dict(Counter(row["outcome"] for row in judgements)),
         "recovered": sum(row["recovered"] for row in judgements),
         "n": len(pairs),
-        "agree": sum(primary == judged_label for primary, judged_label in pairs),
-        "kappa": float(cohen_kappa_score(*zip(*pairs, strict=True))) if several else None,
+        "agree": agree,
+        "kappa": kappa,
         "confusion": confusion,
     }
-
-
-def _cell(row: CompletionRow) -> dict[str, object]:
-    return {key: value for key, value in row.items() if key not in ("completion", "messages")}
 
 
 def _ask_for_label(text: str, directive: str | None, languages: Mapping[str, Language]) -> str:

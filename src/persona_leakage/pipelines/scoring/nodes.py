@@ -1,10 +1,13 @@
 """Label completions and turn the labels into rates."""
 
+import math
+from collections import Counter
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import pandas as pd
 
+from persona_leakage.domain.languages import LABEL_OTHER
 from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.rates import RATE_COLUMNS, proportion
 from persona_leakage.domain.rows import CompletionRow, JudgementRow, LabelRow
@@ -37,26 +40,48 @@ def label_languages(completions: Sequence[CompletionRow], plan: Plan) -> list[La
     labels = label_of_codes(scoring.languages)
     primary = detect_codes(texts, scoring.min_characters, scoring.detect_characters, scoring.detector_seed)
     second = cross_check(texts, scoring.languages, scoring.detect_characters, scoring.mixed_share)
-    cell = [{key: value for key, value in row.items() if key not in ("completion", "messages")} for row in completions]
     return [
-        {**keys, "label": labels.get(code, "other"), "cross_check": other, "mixed": mixed}  # type: ignore[typeddict-item]
-        for keys, code, (other, mixed) in zip(cell, primary, second, strict=True)
+        {
+            **cell_of(row),  # type: ignore[typeddict-item]
+            "label": labels.get(code, LABEL_OTHER),
+            "cross_check": other,
+            "mixed": mixed,
+        }
+        for row, code, (other, mixed) in zip(completions, primary, second, strict=True)
     ]
 
 
 def measure_agreement(labels: Sequence[LabelRow]) -> Agreement:
     """Compare the primary label with the cross-check over all rows."""
-    from sklearn.metrics import cohen_kappa_score
-
-    primary, second = [row["label"] for row in labels], [row["cross_check"] for row in labels]
-    table = pd.crosstab(pd.Series(primary), pd.Series(second))
+    agree, kappa, confusion = compare_labels([(row["label"], row["cross_check"]) for row in labels])
     return {
         "n": len(labels),
-        "agree": sum(one == other for one, other in zip(primary, second, strict=True)),
-        "kappa": float(cohen_kappa_score(primary, second)) if len({*primary, *second}) > 1 else float("nan"),
+        "agree": agree,
+        "kappa": math.nan if kappa is None else kappa,
         "mixed": sum(row["mixed"] for row in labels),
-        "confusion": {row: {col: int(n) for col, n in cells.items() if n} for row, cells in table.T.to_dict().items()},
+        "confusion": confusion,
     }
+
+
+def cell_of(row: CompletionRow) -> dict[str, Any]:
+    """Take a completion's cell: everything but its text."""
+    return {key: value for key, value in row.items() if key not in ("completion", "messages")}
+
+
+def compare_labels(pairs: Sequence[tuple[str, str]]) -> tuple[int, float | None, dict[str, dict[str, int]]]:
+    """Compare two labellings of the same rows.
+
+    Returns:
+        Rows on which they agree, Cohen's kappa (None with a single label), and one label → other label → rows.
+    """
+    from sklearn.metrics import cohen_kappa_score
+
+    confusion: dict[str, dict[str, int]] = {}
+    for (one, other), rows in sorted(Counter(pairs).items()):
+        confusion.setdefault(one, {})[other] = rows
+    several = len({label for pair in pairs for label in pair}) > 1
+    kappa = float(cohen_kappa_score(*zip(*pairs, strict=True))) if several else None
+    return sum(one == other for one, other in pairs), kappa, confusion
 
 
 def rate_cells(labels: Sequence[LabelRow], judgements: Sequence[JudgementRow], plan: Plan) -> pd.DataFrame:
@@ -71,7 +96,7 @@ def rate_cells(labels: Sequence[LabelRow], judgements: Sequence[JudgementRow], p
         and `judge:contamination`, whose n is the rows that the judge labelled, and `judge:unlabelled` over all rows.
     """
     scoring = plan.scoring
-    metrics = {"following": None, **{f"label:{label}": label for label in (*scoring.languages, "other")}}
+    metrics = {"following": None, **{f"label:{label}": label for label in (*scoring.languages, LABEL_OTHER)}}
     if scoring.completion is not None:
         metrics["contamination"] = scoring.completion
     if scoring.trained_directive not in (None, scoring.completion):
