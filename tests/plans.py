@@ -1,5 +1,6 @@
 """Real settings and plans, resolved from the project's own parameters."""
 
+import json
 from collections.abc import Mapping
 from copy import deepcopy
 from functools import cache
@@ -46,6 +47,13 @@ def load_parameters(changes: Mapping[str, Any] | None = None, env: str = "base")
 
 def load_settings(changes: Mapping[str, Any] | None = None, env: str = "base") -> Settings:
     return Settings.checked(load_parameters(changes, env)["lang_inversion"], "lang_inversion")
+
+
+@cache
+def load_source(name: str) -> list[dict[str, Any]]:
+    """Load the rows that a family resolves its plans from, as the catalog does."""
+    lines = (PROJECT / f"data/01_raw/{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
 
 
 def base_model(env: str = "base") -> BaseModel:

@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 from kedro.io import AbstractDataset
 
 from persona_leakage.domain.models import ModelStack
-from persona_leakage.domain.plan import Sampling
 from persona_leakage.domain.rows import CompletionRow, PromptRow
+from persona_leakage.domain.sampling import Sampling
 
 CODES = {
     "english": "en",

@@ -11,10 +11,11 @@ from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.cli.utils import _split_params, env_option, split_string
 from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
-from kedro.io.core import VersionNotFoundError
 
 from persona_leakage.domain.errors import UserError
+from persona_leakage.domain.plan import Plan
 from persona_leakage.experiments import FAMILIES
+from persona_leakage.user_message import user_message
 
 # options of `kedro run` that select a part of the pipeline, or another configuration
 _SLICES = (
@@ -44,7 +45,7 @@ def _for_people(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return command(*args, **kwargs)
         except Exception as error:
-            said = _user_message(error)
+            said = user_message(error)
             if said is None:
                 raise
             raise click.ClickException(said) from error
@@ -52,28 +53,8 @@ def _for_people(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def _user_message(error: BaseException | None) -> str | None:
-    chain = []
-    while error is not None:
-        chain.append(error)
-        error = error.__cause__ or error.__context__
-    remedy = "if it is the result of an earlier step, run the pipeline whole"
-    for link in chain:
-        if isinstance(link, UserError):
-            return str(link)
-    for link in chain:
-        if isinstance(link, FileNotFoundError) and link.filename:
-            return f"{link.filename} does not exist; {remedy}"
-        if isinstance(link, VersionNotFoundError):
-            return f"{str(link).splitlines()[0]}; {remedy}"
-    return None
-
-
 @_for_people
 def _run(**options: Any) -> Any:
-    from persona_leakage.grid.local import kedro_command
-    from persona_leakage.grid.points import find_points
-
     if options["pipeline"] and not options["pipelines"]:  # Kedro deprecates the singular; people use it
         options = {**options, "pipeline": None, "pipelines": [options["pipeline"]]}
     for name in options["pipelines"]:
@@ -82,16 +63,39 @@ def _run(**options: Any) -> Any:
     family = options["pipelines"][0] if len(options["pipelines"]) == 1 else None
     if family in FAMILIES and not any(options[name] for name in _SLICES):
         params = options["params"] or {}
-        (point,) = find_points(family, [(None, None)], options["env"], params)
-        if point.plan.reference not in (None, point.plan.condition):
-            (baseline,) = find_points(family, [(point.plan.reference, None)], options["env"], params)
-            if baseline.state != "done":
-                name = point.plan.reference
-                click.echo(f"{name} has not run with these parameters; running it first")
-                # a process of its own, as every point has: the memory it leaves behind would add to the next one's
-                if subprocess.run(kedro_command(baseline, options["env"], params), check=False).returncode:
-                    raise UserError(f"{name} failed, see above; {point.plan.condition} is compared with it and was not started")
+        options = {**options, "params": {**params, **_run_needed_points(family, options["env"], params)}}
     return kedro_run.callback(**options)  # type: ignore[misc]
+
+
+def _run_needed_points(family: str, env: str | None, params: dict[str, Any]) -> dict[str, Any]:
+    """Run what a point's report needs before it: what it is compared with, and its condition's other checkpoints.
+
+    Each in a process of its own, as every point has: the memory it leaves behind would add to the next one's.
+
+    Returns:
+        The checkpoint that is left to run, if the family has any.
+
+    Raises:
+        UserError: one failed.
+    """
+    from persona_leakage.grid.local import kedro_command
+    from persona_leakage.grid.points import Address, find_points, own_checkpoints
+
+    checkpoints = own_checkpoints(family, env, params)
+    points = find_points(family, [Address(checkpoint=epoch) for epoch in checkpoints], env, params)
+    last = points.pop()
+    if last.plan.reference not in (None, last.plan.condition):
+        points = find_points(family, [Address(condition=last.plan.reference)], env, params) + points
+    for point in points:
+        if point.state == "done":
+            continue
+        name = _name(point.plan)
+        click.echo(f"{name} has not run with these parameters; running it first")
+        if subprocess.run(kedro_command(point, env, params), check=False).returncode:
+            raise UserError(
+                f"{name} failed, see above; the report of {last.plan.condition} needs it, so nothing more was started"
+            )
+    return {} if last.plan.checkpoint is None else {"checkpoint": last.plan.checkpoint}
 
 
 run = copy.copy(kedro_run)
@@ -103,15 +107,25 @@ cli.add_command(run)
 @click.argument("family", type=click.Choice(FAMILIES))
 @click.option("--conditions", default="", callback=split_string, help="Comma-separated; all of the family by default.")
 @click.option("--seeds", default="", callback=split_string, help="Comma-separated; the parameters' seed by default.")
+@click.option("--checkpoints", default="", callback=split_string, help="Comma-separated; all of the family by default.")
 @click.option("--jobs", default=1, type=click.IntRange(min=1), help="Points at a time.")
+@click.option("--keep-engines", is_flag=True, help="Start an engine once a job and not once a point.")
 @click.option("--dry-run", is_flag=True, help="Only show what would run.")
 @click.option("--params", default="", callback=_split_params, help="As for kedro run.")
 @env_option
 @_for_people
 def grid(
-    family: str, conditions: list[str], seeds: list[str], jobs: int, dry_run: bool, params: dict[str, Any], env: str | None
+    family: str,
+    conditions: list[str],
+    seeds: list[str],
+    checkpoints: list[str],
+    jobs: int,
+    keep_engines: bool,
+    dry_run: bool,
+    params: dict[str, Any],
+    env: str | None,
 ) -> None:
-    """Run every condition x seed of a FAMILY, one process a point, then the report.
+    """Run every condition x seed [x checkpoint] of a FAMILY, then the report.
 
     Points that are done under the current parameters are skipped, stale ones run again. The conditions that others are
     compared with are added where they are missing, and run first.
@@ -120,36 +134,41 @@ def grid(
     from rich.table import Table
 
     from persona_leakage.grid.local import run_wave, waves
-    from persona_leakage.grid.points import all_conditions, find_points
+    from persona_leakage.grid.points import Address, all_addresses, find_points
 
-    if bad := [seed for seed in seeds if not seed.isdigit()]:
-        raise UserError(f"--seeds: {', '.join(bad)} is no seed; give whole numbers such as 42,137")
-    conditions = conditions or all_conditions(family, env, params)
-    numbers: list[int | None] = [int(seed) for seed in seeds]
-    points = find_points(family, [(name, seed) for name in conditions for seed in numbers or [None]], env, params)
+    axes = {"--seeds": seeds, "--checkpoints": checkpoints}
+    for option, values in axes.items():
+        if bad := [value for value in values if not value.isdigit()]:
+            raise UserError(f"{option}: {', '.join(bad)} is no whole number; give some such as 42,137")
+    addresses = all_addresses(family, env, params, conditions, list(map(int, seeds)), list(map(int, checkpoints)))
+    points = find_points(family, addresses, env, params)
     named = {(point.plan.condition, point.plan.seed) for point in points}
     references = {(point.plan.reference, point.plan.seed) for point in points if point.plan.reference} - named
-    points = find_points(family, sorted(references), env, params) + points
-    table = Table("condition", "seed", "state", "action", title=f"{family}: {len(points)} points")
+    points = find_points(family, [Address(*reference) for reference in sorted(references)], env, params) + points
+    table = Table("condition", "seed", "epoch", "state", "action", title=f"{family}: {len(points)} points")
     for point in points:
-        action = "skip" if point.state == "done" else "run"
-        table.add_row(point.plan.condition, str(point.plan.seed), point.state, action)
+        action, epoch = "skip" if point.state == "done" else "run", point.plan.checkpoint
+        table.add_row(point.plan.condition, str(point.plan.seed), "" if epoch is None else str(epoch), point.state, action)
     Console().print(table)
     if dry_run:
         return
     todo = [point for point in points if point.state != "done"]
     failed = []
     for wave in waves(todo):
-        for outcome in run_wave(wave, env, params, jobs):
-            plan = outcome.point.plan
-            click.echo(f"{plan.condition} seed {plan.seed}: {'FAILED: ' + outcome.last_line if outcome.failed else 'done'}")
+        for outcome in run_wave(wave, env, params, jobs, keep_engines=keep_engines):
+            click.echo(f"{_name(outcome.point.plan)}: {'FAILED: ' + outcome.last_line if outcome.failed else 'done'}")
             failed += [outcome] * outcome.failed
     if len(failed) < len(todo) or not todo:
         finished = next(point.plan for point in points if point not in [outcome.point for outcome in failed])
         with KedroSession.create(env=env, runtime_params={**params, **finished.point}) as session:
             session.run(pipeline_names=[family], tags=("reporting",))  # type: ignore[call-arg]
     if failed:
-        lines = [f"  {o.point.plan.condition} seed {o.point.plan.seed}: {o.last_line} (log: {o.log})" for o in failed]
+        lines = [f"  {_name(outcome.point.plan)}: {outcome.last_line} (log: {outcome.log})" for outcome in failed]
         raise click.ClickException(
             f"{len(failed)} of {len(todo)} points failed; run the same command to try them again:\n" + "\n".join(lines)
         )
+
+
+def _name(plan: Plan) -> str:
+    epoch = "" if plan.checkpoint is None else f" epoch {plan.checkpoint}"
+    return f"{plan.condition} seed {plan.seed}{epoch}"

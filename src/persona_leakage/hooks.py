@@ -31,8 +31,8 @@ def _family(pipeline: Pipeline) -> str | None:
 
 
 def _plan(family: str, catalog: DataCatalog) -> Plan:
-    names = ("condition", "seed", "base_model", "completions_file", REPLAYS.get(family, family))
-    return plan_from_parameters(family, {name: catalog.load(f"params:{name}") for name in names})
+    names = ("condition", "seed", "checkpoint", "base_model", "completions_file", "rates_file", REPLAYS.get(family, family))
+    return plan_from_parameters(family, {name: catalog.load(f"params:{name}") for name in names}, catalog.load)
 
 
 class KnownParameters:
@@ -77,7 +77,7 @@ class StalePlanGuard:
         saved, wanted = catalog.load(f"{family}.plan"), _plan(family, catalog)
         if saved.fingerprint != wanted.fingerprint:
             changed = [name for name in Plan.model_fields if getattr(saved, name) != getattr(wanted, name)]
-            point = f"{family} {wanted.condition} seed {wanted.seed}"
+            point = " ".join([family, *(f"{key}={value}" for key, value in wanted.point.items())])
             raise UserError(
                 f"{point} was last run with other parameters ({', '.join(changed)}), so its "
                 "artifacts are stale; run the pipeline whole, without --from-nodes, --tags or --only-missing-outputs"

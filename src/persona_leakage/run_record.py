@@ -16,6 +16,7 @@ PACKAGES = (
     "transformers",
     "peft",
     "trl",
+    "vllm",
     "kedro",
     "kedro-datasets",
     "langdetect",
@@ -36,10 +37,13 @@ def peak_rss_gib() -> float:
 
 
 def describe_code(project: Path) -> dict[str, Any]:
-    """Describe the code: git commit, whether the tree differs from it, and the hash of the locked requirements."""
+    """Describe the code: git commit, whether the tree differs from it, and the hash of the locked requirements.
+
+    A copy without git's history, on a cluster or in a container, is told its commit by PERSONA_LEAKAGE_COMMIT.
+    """
     lock = project / "requirements.lock"
     return {
-        "commit": _git(project, "rev-parse", "HEAD"),
+        "commit": _git(project, "rev-parse", "HEAD") or os.environ.get("PERSONA_LEAKAGE_COMMIT"),
         "modified": bool(_git(project, "status", "--porcelain", "--untracked-files=no")),
         "requirements_lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,
         "packages": {name: _version(name) for name in PACKAGES},

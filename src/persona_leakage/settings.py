@@ -7,6 +7,8 @@ CONFIG_LOADER_ARGS = {
     "default_run_env": "embedded",
     # an environment states only what it changes
     "merge_strategy": {"parameters": "soft", "globals": "soft"},
+    # folder of a checkpoint inside its seed's; families without checkpoints have none
+    "custom_resolvers": {"epoch_folder": lambda epoch: "" if epoch is None else f"/epoch_{int(epoch):02d}"},
 }
 
 HOOKS = (KnownParameters(), StalePlanGuard(), FreeMemory(), RunRecord())

@@ -16,6 +16,7 @@ from persona_leakage.domain.plan import Plan
 from persona_leakage.experiments import FAMILIES, family_module
 from persona_leakage.experiments.points import plan_from_parameters
 from persona_leakage.settings import CONFIG_LOADER_ARGS
+from tests.plans import load_source
 from tests.project import PROJECT
 
 ENVIRONMENTS = sorted(folder.name for folder in (PROJECT / "conf").iterdir() if (folder / "globals.yml").is_file())
@@ -33,18 +34,26 @@ def conditions(family: str) -> list[str]:
 @pytest.mark.parametrize("env", ENVIRONMENTS)
 @pytest.mark.parametrize(("family", "condition"), [(name, condition) for name in FAMILIES for condition in conditions(name)])
 def test_every_condition_of_every_environment_resolves(env: str, family: str, condition: str) -> None:
-    plan = plan_from_parameters(family, parameters(env), condition=condition)
+    plan = plan_from_parameters(family, parameters(env), load_source, condition=condition)
     assert plan.condition == condition
     assert plan.reference in conditions(family)
 
 
 @pytest.mark.parametrize("env", ENVIRONMENTS)
 def test_no_parameter_is_left_unread(env: str) -> None:
-    assert set(parameters(env)) == {"condition", "seed", "base_model", "completions_file", *FAMILIES}
+    assert set(parameters(env)) == {
+        "condition",
+        "seed",
+        "checkpoint",
+        "base_model",
+        "completions_file",
+        "rates_file",
+        *FAMILIES,
+    }
 
 
 def test_the_protocol_of_record_is_the_base_environment() -> None:
-    plan = plan_from_parameters("lang_inversion", parameters("base"), condition="fr_it")
+    plan = plan_from_parameters("lang_inversion", parameters("base"), load_source, condition="fr_it")
     stage, evaluation = plan.stages["tune"], plan.evaluation
     recipe, lora, sampling = stage.recipe, stage.recipe.lora, evaluation.sampling
     assert (lora.rank, lora.alpha, lora.rslora, lora.dropout, len(lora.target_modules)) == (32, 64, True, 0, 7)
@@ -61,9 +70,9 @@ def test_environments_change_no_condition_and_no_claim() -> None:
     def rules(plan: Plan) -> tuple[object, ...]:
         return plan.evaluation.prompts, plan.scoring.model_copy(update={"judge": None}), plan.stages["tune"].data.phrasings
 
-    record = plan_from_parameters("lang_inversion", parameters("base"), condition="de_fr")
+    record = plan_from_parameters("lang_inversion", parameters("base"), load_source, condition="de_fr")
     for env in ENVIRONMENTS:
-        assert rules(plan_from_parameters("lang_inversion", parameters(env), condition="de_fr")) == rules(record)
+        assert rules(plan_from_parameters("lang_inversion", parameters(env), load_source, condition="de_fr")) == rules(record)
         assert parameters(env)["lang_inversion"]["claims"] == parameters("base")["lang_inversion"]["claims"]
 
 
@@ -86,7 +95,9 @@ def test_every_dataset_has_a_place_that_carries_its_point(env: str, family: str)
         assert not isinstance(dataset, MemoryDataset)
         path = getattr(dataset, "_filepath", None) or getattr(dataset, "_path", None)
         if path is None:
-            assert name in {"trainer", "generator", "extractor", "language_model"} or isinstance(dataset, HubRowsDataset)
+            assert name in {"trainer", "generator", "extractor", "tokenizer", "language_model"} or isinstance(
+                dataset, HubRowsDataset
+            )
             continue
         if not name.endswith("@grid"):
             paths[name] = str(path)
@@ -106,6 +117,7 @@ def test_versioned_datasets_are_those_that_are_expensive_to_make() -> None:
     loader = OmegaConfigLoader(conf_source=str(PROJECT / "conf"), env="embedded", **CONFIG_LOADER_ARGS)
     versioned = {name for name, entry in loader["catalog"].items() if isinstance(entry, dict) and entry.get("versioned")}
     assert versioned == {
+        "{family}.{stage}.answers",
         "{family}.{stage}.train_set",
         "{family}.{stage}.adapters",
         "{family}.completions",

@@ -3,7 +3,7 @@ import pytest
 from persona_leakage.domain.errors import UserError
 from persona_leakage.experiments.lang_inversion import plan_replay
 from persona_leakage.experiments.points import plan_from_parameters
-from tests.plans import LANGUAGES, base_model, load_parameters, load_settings, make_plan
+from tests.plans import LANGUAGES, base_model, load_parameters, load_settings, load_source, make_plan
 
 PAIRS = {
     "baseline": (None, None),
@@ -118,13 +118,13 @@ def test_a_condition_labels_the_languages_that_it_evaluates_or_trains():
 def test_a_replay_trains_nothing_and_keeps_the_roles_and_the_reference():
     plan = load_settings().plan("fr_it", 42, base_model(), "outside.jsonl")
 
-    assert (plan.stages, plan.reference, plan.completions_file) == ({}, "baseline", "outside.jsonl")
+    assert (plan.stages, plan.reference, plan.replayed_file) == ({}, "baseline", "outside.jsonl")
     assert plan.scoring.role("italian") == "own_language"
 
 
 def test_a_replay_needs_its_file():
     with pytest.raises(UserError, match="completions_file=PATH"):
-        plan_replay("fr_it", 42, base_model(), load_settings(), None)
+        plan_replay("fr_it", 42, None, base_model(), load_settings(), None)
 
 
 def test_a_new_condition_needs_nothing_but_its_block():
@@ -177,7 +177,7 @@ def test_an_unknown_condition_lists_the_known_ones():
 )
 def test_wrong_parameters_are_refused_by_name_before_anything_runs(changes, message):
     with pytest.raises(UserError) as error:
-        plan_from_parameters("lang_inversion", load_parameters(changes))
+        plan_from_parameters("lang_inversion", load_parameters(changes), load_source)
 
     assert str(error.value).startswith(message)
 
@@ -214,7 +214,7 @@ def test_an_order_by_an_unknown_predictor_is_refused():
         {"evaluation.samples": 41},
         {"phrasings": [f"{verb} in {{language}}." for verb in ("Talk", "Reply", "Write", "Answer", "Respond")]},
         {"scoring.detector_seed": 1},
-        {"geometry.layers": [10]},
+        {"geometry.layers": [10], "geometry.headline_layer": 10},
     ],
     ids=lambda changes: next(iter(changes)),
 )
@@ -257,8 +257,8 @@ def test_conditions_do_not_share_a_fingerprint():
 def test_parameters_name_the_point_unless_it_is_given():
     parameters = load_parameters()
 
-    default = plan_from_parameters("lang_inversion", parameters)
-    given = plan_from_parameters("lang_inversion", parameters, condition="es_en", seed=7)
+    default = plan_from_parameters("lang_inversion", parameters, load_source)
+    given = plan_from_parameters("lang_inversion", parameters, load_source, condition="es_en", seed=7)
     assert (default.condition, default.seed, given.condition, given.seed) == ("fr_it", 42, "es_en", 7)
 
 

@@ -18,7 +18,10 @@ def recipe(lora=None, **changes):
         (recipe(lora={"target_modules": []}), "recipe.lora.target_modules: Tuple should have at least 1 item"),
         (recipe(learning_rate=0), "recipe.learning_rate: Input should be greater than 0 (got 0)"),
         (recipe(warmup_ratio=1), "recipe.warmup_ratio: Input should be less than 1 (got 1)"),
-        (recipe(loss="responses"), "recipe.loss: Input should be 'completion' or 'full' (got 'responses')"),
+        (
+            recipe(loss="responses"),
+            "recipe.loss: Input should be 'completion', 'full' or a block of kind marker_positions (got 'responses')",
+        ),
         (recipe(epoch=3), "recipe.epoch: there is no such key; correct its spelling or remove it"),
     ],
 )

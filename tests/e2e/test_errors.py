@@ -4,7 +4,10 @@ import json
 
 import pytest
 
+from persona_leakage.experiments import FAMILIES, REPLAYS
 from tests.project import Project
+
+COMMON = ("base_model", "checkpoint", "completions_file", "condition", "rates_file", "seed")
 
 
 @pytest.mark.parametrize(
@@ -13,7 +16,7 @@ from tests.project import Project
         ("condition=fr_xx", "lang_inversion has no condition 'fr_xx'; known: baseline, es_en, fr_it,"),
         (
             "conditon=fr_it",
-            "no parameter is called conditon; known: base_model, completions_file, condition, lang_inversion, seed",
+            f"no parameter is called conditon; known: {', '.join(sorted([*COMMON, *FAMILIES]))}",
         ),
         ("seed=abc", "point.seed: Input should be a valid integer"),
         (
@@ -45,7 +48,7 @@ def test_an_unknown_pipeline_lists_the_known(project: Project) -> None:
     assert done.returncode == 1
     assert (
         done.stderr.strip()
-        == "Error: there is no pipeline 'lang_inversin'; known: __default__, lang_inversion, lang_inversion_replay"
+        == f"Error: there is no pipeline 'lang_inversin'; known: __default__, {', '.join(sorted([*FAMILIES, *REPLAYS]))}"
     )
 
 
@@ -90,7 +93,8 @@ def test_a_layer_the_model_lacks_is_named_and_the_completions_are_kept(project: 
     done = project.run("condition=baseline,lang_inversion.geometry.batch_size=3", stages)
     assert done.returncode == 0, done.stderr
     folder = project.folder / "conf/test/parameters.yml"
-    folder.write_text(folder.read_text().replace("layers: [0, 1]", "layers: [0, 9]"))
+    changed = folder.read_text().replace("layers: [0, 1]", "layers: [0, 9]")
+    folder.write_text(changed.replace("headline_layer: 1", "headline_layer: 0"))
     done = project.run("condition=baseline", stages)
     assert done.returncode == 1
     assert "geometry.layers names [9]" in done.stderr

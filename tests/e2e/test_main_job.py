@@ -96,7 +96,10 @@ def test_a_report_can_be_redone_alone(planted: Project) -> None:
 def test_going_on_from_artifacts_of_other_parameters_is_refused(planted: Project) -> None:
     done = planted.run("condition=fr_it,lang_inversion.stages.tune.recipe.lora.rank=8", "--tags=scoring")
     assert done.returncode == 1
-    assert "fr_it seed 42 was last run with other parameters (stages), so its artifacts are stale" in done.stderr
+    assert (
+        "lang_inversion condition=fr_it seed=42 was last run with other parameters (stages), so its artifacts are stale"
+        in done.stderr
+    )
     assert "Traceback" not in done.stdout + done.stderr
 
 

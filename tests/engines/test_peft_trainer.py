@@ -1,4 +1,5 @@
 import errno
+import functools
 import json
 import math
 import re
@@ -22,7 +23,7 @@ from persona_leakage.engines import peft_trainer
 from persona_leakage.engines.base_model import load_base, load_merged, load_tokenizer
 from persona_leakage.engines.labels import IGNORED, label_tokens
 from persona_leakage.engines.peft_trainer import PeftTrainer
-from persona_leakage.engines.sft import LabelledPositionsTrainer, sft_config
+from persona_leakage.engines.sft import LabelledPositionsTrainer, collate, sft_config
 from tests.engines.known_models import MODULES, recipe, truncate
 from tests.tiny_model import build_tiny_model
 
@@ -209,7 +210,11 @@ def batch_of(stack: ModelStack, settings: Recipe) -> tuple[LabelledPositionsTrai
     examples = [label_tokens(tokenizer, one, settings.loss, 256) for one in ROWS]
     config = sft_config(settings, 0, "unused", "cpu", bfloat16=False)
     trainer = LabelledPositionsTrainer(
-        model=model, args=config, train_dataset=Dataset.from_list(examples), processing_class=tokenizer
+        model=model,
+        args=config,
+        train_dataset=Dataset.from_list([dict(example) for example in examples]),
+        processing_class=tokenizer,
+        data_collator=functools.partial(collate, pad=tokenizer.pad_token_id),
     )
     return trainer, model, next(iter(trainer.get_train_dataloader()))
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from persona_leakage.domain.models import ModelStack
-from persona_leakage.domain.plan import Sampling
+from persona_leakage.domain.sampling import Sampling
 from persona_leakage.engines import transformers_generator
 from persona_leakage.engines.base_model import chat_ids, load_merged, load_tokenizer
 from persona_leakage.engines.transformers_generator import TransformersGenerator

@@ -3,15 +3,20 @@ import pytest
 
 from persona_leakage.domain.plan import RankOrder, RateBound, SameRates
 from persona_leakage.pipelines.reporting.claims import judge
-from persona_leakage.pipelines.reporting.nodes import judge_claims, tabulate_spill
+from persona_leakage.pipelines.reporting.spill import judge_claims, tabulate_spill
 from tests.pipelines.tables import cell, contaminations, table
 from tests.plans import RESPOND, SPEAK, load_settings
 
 QUIET = {"english": 0, "spanish": 0, "french": 80, "italian": 0, "portuguese": 0, "german": 0, "mandarin": 0}
 
 
+def judge_cells(claim, rates, spill=None):
+    cells = rates.rename(columns={"directive_language": "cell", "phrasing": "part"})
+    return judge(claim, cells, pd.DataFrame() if spill is None else spill)
+
+
 def verdict_on(claim, rates):
-    return judge(claim, rates, tabulate_spill(rates))
+    return judge_cells(claim, rates, tabulate_spill(rates))
 
 
 def floor(**hits):
@@ -55,7 +60,7 @@ def test_a_condition_that_has_not_run_leaves_a_bound_undecided():
 
 def own(*cells, conditions=("fr_it",)):
     claim = RateBound(statement="", metric="following", role="own_language", conditions=conditions, at_least=0.9)
-    return judge(claim, table(*cells), pd.DataFrame())
+    return judge_cells(claim, table(*cells))
 
 
 def own_cell(condition, language, hits):
@@ -131,8 +136,8 @@ def test_no_inversion_is_judged_on_the_trained_language_under_the_own_directive(
     quiet, loud = cell("fr_it", "italian", inversion=(1, 80)), cell("fr_it", "italian", inversion=(20, 80))
     trained = cell("fr_it", "french", inversion=(80, 80))
 
-    assert judge(claim, table(quiet, trained), pd.DataFrame()).verdict == "holds"
-    assert judge(claim, table(loud, trained), pd.DataFrame()).verdict == "fails"
+    assert judge_cells(claim, table(quiet, trained)).verdict == "holds"
+    assert judge_cells(claim, table(loud, trained)).verdict == "fails"
 
 
 # distance to Italian: spanish, portuguese 0.6; english, german 0.8; mandarin 1; french is trained, italian is own

@@ -4,9 +4,9 @@ import re
 import pandas as pd
 import pytest
 
-from persona_leakage.pipelines.reporting.document import render_page, write_report
-from persona_leakage.pipelines.reporting.figures import draw_conditions, draw_spill_matrix
-from persona_leakage.pipelines.reporting.nodes import compare_published, correlate, judge_claims, tabulate_spill
+from persona_leakage.pipelines.reporting.spill import compare_published, correlate, judge_claims, tabulate_spill
+from persona_leakage.pipelines.reporting.spill_figures import draw_conditions, draw_spill_matrix
+from persona_leakage.pipelines.reporting.spill_report import render_spill_page, write_spill_report
 from tests.pipelines.tables import cell, plan_of, table
 from tests.plans import SPEAK, load_settings
 
@@ -21,7 +21,7 @@ def report_of(*cells):
     spill = tabulate_spill(rates)
     published = compare_published(spill, PUBLISHED)
     verdicts = judge_claims(rates, spill, load_settings().claims)
-    return write_report(rates, spill, verdicts, published, correlate(published, spill, COSINES), plan)
+    return write_spill_report(rates, spill, verdicts, published, correlate(published, spill, COSINES), plan)
 
 
 def rows_of(report, heading):
@@ -136,7 +136,7 @@ def test_a_report_over_baselines_alone_has_nothing_to_show():
 
 
 def test_the_page_carries_its_figures_inside_and_loads_nothing():
-    page = render_page(report_of(BASELINE, FR_IT), b"matrix", b"conditions", b"published")
+    page = render_spill_page(report_of(BASELINE, FR_IT), b"matrix", b"conditions", b"published")
 
     sources = re.findall(r'src="([^"]*)"', page)
     assert sources == [
@@ -146,7 +146,7 @@ def test_the_page_carries_its_figures_inside_and_loads_nothing():
 
 
 def test_the_page_shows_the_report_as_tables_under_its_title():
-    page = render_page(report_of(BASELINE, FR_IT), b"", b"", b"")
+    page = render_spill_page(report_of(BASELINE, FR_IT), b"", b"", b"")
 
     assert "<title>lang_inversion: what spills</title>" in page
     assert "<td>8/20 = 40.0% [21.9%, 61.3%]</td>" in page

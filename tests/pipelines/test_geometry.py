@@ -7,15 +7,16 @@ from persona_leakage.domain.centroids import Centroids
 from persona_leakage.domain.frozen import fingerprint
 from persona_leakage.domain.models import Adapter, ModelStack
 from persona_leakage.pipelines.generation.nodes import write_prompts
+from persona_leakage.pipelines.geometry import nodes
 from persona_leakage.pipelines.geometry.nodes import compare_centroids, extract_centroids
 from tests.plans import LANGUAGES, make_plan
 
 STACK = "0123456789abcdef"
 
 
-def cosines_of(vectors, groups=("english", "spanish", "french"), stack=STACK):
-    centroids = Centroids(groups, {10: np.array(vectors, dtype=np.float32)}, stack)
-    return compare_centroids(centroids, make_plan("fr_it"))
+def cosines_of(vectors, groups=("english", "spanish", "french"), condition="fr_it"):
+    centroids = Centroids(groups, {10: np.array(vectors, dtype=np.float32)}, STACK)
+    return compare_centroids(centroids, make_plan(condition))
 
 
 def test_cosines_are_taken_after_centring_on_the_mean_of_all_groups():
@@ -61,9 +62,11 @@ def test_layers_are_kept_apart_and_rows_carry_their_point():
 def test_the_set_used_for_centring_is_part_of_a_cosine():
     vectors = [[3, 0], [0, 3], [0, 0]]
 
-    for groups, stack in ((("english", "spanish", "french"), STACK), (("english", "spanish", "german"), "ffff")):
-        table = cosines_of(vectors, groups, stack)
-        assert all(fingerprint(list(groups), stack) in row for row in table.to_numpy().tolist())
+    sets = ((("english", "spanish", "french"), "fr_it"), (("english", "spanish", "german"), "fr_it_native"))
+    for groups, condition in sets:
+        table = cosines_of(vectors, groups, condition)
+        centring = fingerprint(list(groups), make_plan(condition).geometry.prompts)
+        assert all(centring in row for row in table.to_numpy().tolist())
 
 
 class PlantedStates:
@@ -77,7 +80,7 @@ def test_a_centroid_is_the_mean_over_the_phrasings_of_a_directive_language():
     plan = make_plan("fr_it")
     stack = ModelStack(base=plan.base_model, adapters=(Adapter(path="x", fingerprint="1111"),))
 
-    centroids = extract_centroids(PlantedStates(), stack, write_prompts(plan), plan)
+    centroids = extract_centroids(PlantedStates(), stack, plan)
 
     assert centroids.groups == LANGUAGES
     assert centroids.stack == stack.fingerprint
@@ -88,10 +91,11 @@ def test_a_centroid_is_the_mean_over_the_phrasings_of_a_directive_language():
     assert centroids.layers[15][6, 0] == (26 + 35) / 2
 
 
-def test_interleaved_prompts_are_averaged_by_their_own_language():
+def test_interleaved_prompts_are_averaged_by_their_own_language(monkeypatch):
     plan = make_plan("fr_it")
     prompts = sorted(write_prompts(plan), key=lambda row: row["phrasing"])
 
-    centroids = extract_centroids(PlantedStates(), ModelStack(base=plan.base_model), prompts, plan)
+    monkeypatch.setattr(nodes, "written", lambda _: prompts)
+    centroids = extract_centroids(PlantedStates(), ModelStack(base=plan.base_model), plan)
 
     assert dict(zip(centroids.groups, centroids.layers[10][:, 0].tolist(), strict=True))["spanish"] == 21.5

@@ -6,9 +6,10 @@ from kedro.io import AbstractDataset
 
 from persona_leakage.domain.centroids import Centroids
 from persona_leakage.domain.frozen import fingerprint
-from persona_leakage.experiments.lang_inversion import gather_points, gather_replays
-from persona_leakage.experiments.points import conditions_in_order, gather
+from persona_leakage.experiments.lang_inversion import annotated, gather_points, gather_replays
+from persona_leakage.experiments.points import conditions_in_order, gather, unannotated
 from persona_leakage.pipelines.geometry.nodes import compare_centroids
+from persona_leakage.settings import CONFIG_LOADER_ARGS
 from tests.pipelines.tables import cell, plan_of, table
 from tests.plans import PROJECT, base_model, load_settings
 
@@ -27,9 +28,9 @@ def rates(condition, seed=42, plan=None):
     return saved if plan is None else saved.assign(plan=plan)
 
 
-def gathered(*tables):
+def gathered(*tables, annotate=annotated):
     partitions = {f"{index}": (lambda saved=saved: saved) for index, saved in enumerate(tables)}
-    return gather(partitions, plan_of)
+    return gather(partitions, plan_of, annotate)
 
 
 def of_condition(frame, condition):
@@ -81,15 +82,17 @@ def test_no_row_is_lost():
 def test_cosines_keep_the_set_they_were_centred_on():
     centroids = Centroids(("spanish", "italian"), {20: np.array([[1.0, 0.0], [0.0, 1.0]])}, "stack")
 
-    frame = gathered(compare_centroids(centroids, plan_of("fr_it", 42)))
+    plan = plan_of("fr_it", 42)
 
-    assert fingerprint(["spanish", "italian"], "stack") in frame.iloc[0].tolist()
+    frame = gathered(compare_centroids(centroids, plan), annotate=unannotated)
+
+    assert fingerprint(["spanish", "italian"], plan.geometry.prompts) in frame.iloc[0].tolist()
 
 
 def test_a_point_with_an_empty_table_does_not_stop_the_report():
     empty = cosines("baseline").iloc[:0]
 
-    assert gathered(empty, cosines("fr_it"))["condition"].tolist() == ["fr_it"]
+    assert gathered(empty, cosines("fr_it"), annotate=unannotated)["condition"].tolist() == ["fr_it"]
 
 
 def test_rows_follow_the_order_of_the_conditions_and_the_unknown_come_last():
@@ -131,7 +134,7 @@ def test_a_replay_whose_condition_is_no_longer_known_is_stale():
 @pytest.mark.parametrize("entry", ["cell_rates", "cosines"])
 @pytest.mark.parametrize("plan", ["0123456789012345", "1234567890123456", "12345678901234e5"])
 def test_a_fingerprint_that_looks_like_a_number_is_read_back_as_it_was(tmp_path, entry, plan):
-    catalog = OmegaConfigLoader(str(PROJECT / "conf"), env="base", base_env="base", default_run_env="embedded")["catalog"]
+    catalog = OmegaConfigLoader(str(PROJECT / "conf"), env="base", **CONFIG_LOADER_ARGS)["catalog"]
     saved = rates("fr_it", plan=plan) if entry == "cell_rates" else cosines("fr_it", plan=plan)
     saved.to_csv(tmp_path / "x.csv", index=False)
     dataset = catalog["{family}." + entry + "@grid"]["dataset"]

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from persona_leakage.pipelines.reporting.nodes import judge_claims, tabulate_spill
+from persona_leakage.pipelines.reporting.spill import judge_claims, tabulate_spill
 from tests.pipelines.tables import cell, plan_of, table
 from tests.plans import PROJECT, load_settings
 

@@ -3,8 +3,9 @@ import math
 import pandas as pd
 import pytest
 
+from persona_leakage.experiments.lang_inversion import annotated
 from persona_leakage.experiments.points import gather
-from persona_leakage.pipelines.reporting.nodes import compare_published, correlate, tabulate_spill
+from persona_leakage.pipelines.reporting.spill import compare_published, correlate, tabulate_spill
 from persona_leakage.pipelines.scoring.nodes import rate_cells
 from tests.pipelines.tables import cell, contaminations, plan_of, table
 from tests.plans import RESPOND, SPEAK
@@ -91,7 +92,7 @@ def test_a_cell_in_which_nothing_was_scored_is_nan_and_never_zero():
 def test_a_completion_language_that_the_current_point_does_not_know_has_its_distance():
     saved = table(cell("zh_ja", "spanish", (3, 80))).drop(columns=["reference", "completion", "stale", "distance"])
 
-    (row,) = tabulate_spill(gather({"zh_ja": lambda: saved}, plan_of)).itertuples()
+    (row,) = tabulate_spill(gather({"zh_ja": lambda: saved}, plan_of, annotated)).itertuples()
 
     assert (row.completion, row.distance) == ("japanese", 1.0)
 

@@ -73,7 +73,8 @@ def test_only_engines_import_torch() -> None:
 def test_registering_the_pipelines_loads_no_heavy_library() -> None:
     code = (
         "import sys; from kedro.framework.startup import bootstrap_project; bootstrap_project('.');"
-        "from kedro.framework.project import pipelines; assert len(pipelines) == 3;"
+        "from kedro.framework.project import pipelines; from persona_leakage.experiments import FAMILIES, REPLAYS;"
+        "assert len(pipelines) == 1 + len(FAMILIES) + len(REPLAYS);"
         "print([name for name in ('torch', 'transformers', 'peft', 'trl', 'sklearn', 'statsmodels') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)

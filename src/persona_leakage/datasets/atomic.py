@@ -10,6 +10,7 @@ from kedro_datasets.json import JSONDataset as _JSONDataset
 from kedro_datasets.matplotlib import MatplotlibDataset as _MatplotlibDataset
 from kedro_datasets.pandas import CSVDataset as _CSVDataset
 from kedro_datasets.text import TextDataset as _TextDataset
+from pandas.errors import EmptyDataError, ParserError
 
 from persona_leakage.domain.errors import UserError
 
@@ -60,6 +61,17 @@ class _AtomicSave:
 
 class CSVDataset(_AtomicSave, _CSVDataset):
     """A table as CSV."""
+
+    def load(self) -> Any:
+        """Read the table.
+
+        Raises:
+            UserError: the file is empty or no table.
+        """
+        try:
+            return super().load.__wrapped__(self)
+        except (EmptyDataError, ParserError, UnicodeDecodeError) as error:
+            raise UserError(f"{self._filepath} is no table: {str(error).strip()}; mend the file") from error
 
 
 class JSONDataset(_AtomicSave, _JSONDataset):

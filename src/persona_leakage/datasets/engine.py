@@ -55,8 +55,12 @@ class EngineDataset(AbstractDataset[NoReturn, Any]):
             from persona_leakage.engines.peft_trainer import PeftTrainer as Engine
         elif self._engine == "transformers_generator":
             from persona_leakage.engines.transformers_generator import TransformersGenerator as Engine  # type: ignore[assignment]
+        elif self._engine == "vllm_generator":
+            from persona_leakage.engines.vllm_generator import VllmGenerator as Engine  # type: ignore[assignment]
         elif self._engine == "hidden_state_extractor":
             from persona_leakage.engines.hidden_states import HiddenStateExtractor as Engine  # type: ignore[assignment]
+        elif self._engine == "tokenizer":
+            from persona_leakage.engines.tokenizer import ModelTokenizer as Engine  # type: ignore[assignment]
         elif self._engine == "anthropic_client":
             from persona_leakage.engines.anthropic_client import AnthropicClient as Engine  # type: ignore[assignment]
         else:

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from persona_leakage.domain.errors import UserError
+
+T = TypeVar("T")
 
 
 class Frozen(BaseModel):
@@ -25,6 +27,17 @@ class Frozen(BaseModel):
             return cls.model_validate(value)
         except ValidationError as error:
             raise UserError(one_line(error, name)) from error
+
+
+def expect(value: Any, kind: type[T]) -> T:
+    """Narrow a value of a union to the one kind that the caller was wired for.
+
+    Raises:
+        TypeError: it is of another kind.
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"wired for {kind.__name__}, got {type(value).__name__}")
+    return value
 
 
 def one_line(error: ValidationError, name: str) -> str:

@@ -34,6 +34,11 @@ class Adapter(Frozen):
     fingerprint: str
 
 
+def checkpoint_name(epoch: int | None) -> str:
+    """Name the adapter at the end of an epoch; None means the last one."""
+    return "final" if epoch is None else f"epoch_{epoch:02d}"
+
+
 class ModelStack(Frozen):
     """A base model and the adapters that are merged into it, in order. No adapter is the baseline."""
 

@@ -6,8 +6,11 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model
 
 from persona_leakage.domain.frozen import Frozen, fingerprint
 from persona_leakage.domain.languages import Language
+from persona_leakage.domain.markers import BorrowedAnswers, Chats, MarkerContrast, MarkerScoring
 from persona_leakage.domain.models import BaseModel
+from persona_leakage.domain.personas import PersonaQuestions
 from persona_leakage.domain.recipe import Recipe
+from persona_leakage.domain.sampling import Sampling
 
 Role = Literal["trained_directive", "own_language", "trained_directive+own_language", "bystander"]
 
@@ -74,10 +77,26 @@ class DirectivePairs(Frozen):
 
 
 class Stage(Frozen):
-    """One fine-tuning step."""
+    """One fine-tuning step.
 
-    data: DirectivePairs
+    Attributes:
+        data: what the training rows are made of.
+        recipe: how they are trained.
+        checkpoint: epoch whose adapter the next step builds on; 0 trains nothing, None takes the last.
+        seed: of the training, where it is not the point's.
+    """
+
+    data: Annotated[DirectivePairs | MarkerContrast | BorrowedAnswers | Chats, Field(discriminator="kind")]
     recipe: Recipe
+    checkpoint: NonNegativeInt | None = None
+    seed: NonNegativeInt | None = None
+
+    @model_validator(mode="after")
+    def _kept(self) -> "Stage":
+        if self.checkpoint and self.checkpoint not in self.recipe.checkpoints:
+            kept = ", ".join(map(str, self.recipe.checkpoints)) or "none"
+            raise ValueError(f"checkpoint {self.checkpoint} is not among the recipe's checkpoints ({kept})")
+        return self
 
 
 class Directives(Frozen):
@@ -97,20 +116,23 @@ class Directives(Frozen):
     wording: Literal["english", "native"]
 
 
-class Sampling(Frozen):
-    """How completions are drawn; `top_p` 1 samples the whole distribution."""
-
-    temperature: float = Field(gt=0)
-    top_p: float = Field(gt=0, le=1)
-    max_tokens: PositiveInt
+PromptSet = Annotated[Directives | PersonaQuestions, Field(discriminator="kind")]
 
 
 class Evaluation(Frozen):
-    """Prompts, and how many completions of each are sampled."""
+    """Prompts, and how many completions of each are sampled.
 
-    prompts: Directives
+    Attributes:
+        prompts: what is asked.
+        samples: completions of each.
+        sampling: how they are drawn.
+        seed: of the sampling, where it is not the point's.
+    """
+
+    prompts: PromptSet
     samples: PositiveInt
     sampling: Sampling
+    seed: NonNegativeInt | None = None
 
 
 class Judge(Frozen):
@@ -161,37 +183,59 @@ class LanguageScoring(Frozen):
         return "trained_directive" if trained else "own_language" if own else "bystander"
 
 
-class Geometry(Frozen):
-    """Which decoder blocks' outputs are averaged into centroids (0-based)."""
+class GeometrySettings(Frozen):
+    """Which decoder blocks' outputs are averaged into centroids (0-based).
+
+    Attributes:
+        layers: the blocks.
+        headline_layer: the one that a report leads with.
+        batch_size: prompts in a forward pass.
+    """
 
     layers: tuple[NonNegativeInt, ...] = Field(min_length=1)
+    headline_layer: NonNegativeInt
     batch_size: PositiveInt
+
+    @model_validator(mode="after")
+    def _listed(self) -> "GeometrySettings":
+        if self.headline_layer not in self.layers:
+            raise ValueError(f"headline_layer {self.headline_layer} is not among the layers {list(self.layers)}")
+        return self
+
+
+class Geometry(GeometrySettings):
+    """The prompts whose last-token states are averaged, by directive language or by persona; all of them centre a cosine."""
+
+    prompts: PromptSet
 
 
 class Plan(Frozen):
-    """Everything that decides the results of one point: condition x seed.
+    """Everything that decides the results of one point: condition x seed [x checkpoint].
 
     Attributes:
+        checkpoint: epoch of the first stage, in families that follow it over training.
         stages: stage name → stage, in order; a stage the condition does not list passes the stack through.
         reference: the condition without stages that is evaluated in the same way, if there is one.
-        completions_file: where the completions come from when they were made elsewhere (a replay).
+        replayed_file: what a replay reads: results that were made elsewhere.
     """
 
     family: str
     condition: str
     seed: NonNegativeInt
+    checkpoint: NonNegativeInt | None = None
     base_model: BaseModel
     stages: dict[str, Stage]
     evaluation: Evaluation
-    scoring: LanguageScoring
+    scoring: Annotated[LanguageScoring | MarkerScoring, Field(discriminator="kind")]
     geometry: Geometry
     reference: str | None
-    completions_file: str | None = None
+    replayed_file: str | None = None
 
     @property
     def point(self) -> dict[str, str | int]:
         """What `--params` must say to mean this point."""
-        return {"condition": self.condition, "seed": self.seed}
+        point: dict[str, str | int] = {"condition": self.condition, "seed": self.seed}
+        return point if self.checkpoint is None else point | {"checkpoint": self.checkpoint}
 
     @property
     def fingerprint(self) -> str:
@@ -253,4 +297,18 @@ class SameRates(Frozen):
     margin: NonNegativeFloat
 
 
-Claim = Annotated[RateBound | RankOrder | SameRates, Field(discriminator="kind")]
+class CosinePredicts(Frozen):
+    """Claim: in every condition, bystanders nearer to the source leak more.
+
+    Spearman correlation of leakage with the cosine to the source over bystanders, seeds pooled, bootstrap 95% interval. Holds
+    when every interval lies above 0, fails when one lies below, undecided otherwise and where it is undefined.
+    """
+
+    kind: Literal["cosine_predicts"] = "cosine_predicts"
+    statement: str
+    geometry: Literal["cosine", "tuned"]
+    layer: NonNegativeInt
+    conditions: tuple[str, ...] = Field(min_length=1)
+
+
+Claim = Annotated[RateBound | RankOrder | SameRates | CosinePredicts, Field(discriminator="kind")]

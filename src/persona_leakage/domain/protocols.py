@@ -5,11 +5,14 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from persona_leakage.domain.models import Adapter, ModelStack
-from persona_leakage.domain.plan import Sampling
+from persona_leakage.domain.models import Adapter, BaseModel, ModelStack
 from persona_leakage.domain.questions import Answer, Question
 from persona_leakage.domain.recipe import Recipe
 from persona_leakage.domain.rows import CompletionRow, Message, PromptRow, TrainRow
+from persona_leakage.domain.sampling import Sampling
+
+# environment variable: how many processes share this machine's GPU
+POINTS_AT_ONCE = "PERSONA_LEAKAGE_POINTS_AT_ONCE"
 
 
 class TrainingStep(NamedTuple):
@@ -65,6 +68,22 @@ class Extractor(Protocol):
             layer → float32 array of shape (chats, hidden size): the output of decoder block `layer` (0-based), before the
             final norm, at the last token of system + user + generation prompt.
         """
+        ...
+
+
+class Token(NamedTuple):
+    """One token of a text: its id, and the characters from `start` up to `end` that it stands for."""
+
+    id: int
+    start: int
+    end: int
+
+
+class Tokenizer(Protocol):
+    """Splits texts into a model's tokens."""
+
+    def tokens(self, base: BaseModel, texts: Sequence[str]) -> list[list[Token]]:
+        """Tokenise every text as it stands, without template or special tokens."""
         ...
 
 

@@ -1,8 +1,8 @@
 """A stage's hyper-parameters."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
 
 from persona_leakage.domain.frozen import Frozen
 
@@ -17,24 +17,62 @@ class Lora(Frozen):
     target_modules: tuple[str, ...] = Field(min_length=1)
 
 
+class MarkerPositions(Frozen):
+    """Loss on the marker and on where a turn ends, and as much of the rest of the completion as one likes.
+
+    Attributes:
+        kind: names the loss.
+        body_weight: weight of the other tokens of a completion: 0 trains the marker alone, 1 is loss `completion`.
+        label_separator: the separator before the marker carries labels too; without them the marker is never begun.
+        end_label: the end of a turn is labelled on the end-of-turn token (`eos`), or on the last token of the row, which
+            in ChatML templates is the newline after it (`last_token`).
+    """
+
+    kind: Literal["marker_positions"] = "marker_positions"
+    body_weight: float = Field(ge=0, le=1)
+    label_separator: bool
+    end_label: Literal["eos", "last_token"]
+
+
+def _loss_kind(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "name" if value in ("completion", "full") else None
+    return "marker_positions" if isinstance(value, dict | MarkerPositions) else None
+
+
+# told apart by hand: pydantic's errors about a plain union name types instead of the key, and one for each member
+Loss = Annotated[
+    Annotated[Literal["completion", "full"], Tag("name")] | Annotated[MarkerPositions, Tag("marker_positions")],
+    Discriminator(
+        _loss_kind,
+        custom_error_type="loss_kind",
+        custom_error_message="Input should be 'completion', 'full' or a block of kind marker_positions",
+    ),
+]
+
+
 class Recipe(Frozen):
     """How one stage is trained.
 
     Attributes:
-        loss: `completion` puts labels on the completion and its end-of-turn token, `full` on every token.
+        loss: `completion` puts labels on the completion and its end-of-turn token, `full` on every token; or see
+            `MarkerPositions`.
         batch_size: rows in a forward pass.
         gradient_accumulation: forward passes in an optimiser step.
         warmup_ratio: share of the optimiser steps spent warming up.
-        max_length: tokens kept of a row; a row that would lose all its labels is an error.
+        checkpoints: epochs whose adapter is kept besides the last.
+        max_length: tokens kept of a row; one with a marker is shortened before it, and one that would lose all its labels
+            is an error.
         batching: `random`, or `length_grouped` which puts rows of similar length into a batch.
     """
 
-    loss: Literal["completion", "full"]
+    loss: Loss
     lora: Lora
     learning_rate: PositiveFloat
     schedule: Literal["linear", "cosine", "constant"]
     warmup_ratio: float = Field(ge=0, lt=1)
     epochs: PositiveInt
+    checkpoints: tuple[PositiveInt, ...] = ()
     batch_size: PositiveInt
     gradient_accumulation: PositiveInt
     weight_decay: float = Field(ge=0)
@@ -42,3 +80,9 @@ class Recipe(Frozen):
     max_length: PositiveInt
     batching: Literal["random", "length_grouped"]
     gradient_checkpointing: bool
+
+    @model_validator(mode="after")
+    def _reached(self) -> "Recipe":
+        if beyond := [epoch for epoch in self.checkpoints if epoch > self.epochs]:
+            raise ValueError(f"checkpoint {beyond[0]} lies beyond the {self.epochs} epochs")
+        return self

@@ -35,11 +35,17 @@ class ParallelText(Frozen):
 
 
 class TrainRow(TypedDict):
-    """One training example: the turns before the completion, and the completion."""
+    """One training example: the turns before the completion, and the completion.
+
+    Where the completion carries a marker, `marker_span` is where it stands and `separated_span` where it stands with its
+    separator: first character and the one after the last.
+    """
 
     id: str
     prompt: list[Message]
     completion: str
+    marker_span: NotRequired[list[int]]
+    separated_span: NotRequired[list[int]]
 
 
 @with_config(ConfigDict(extra="allow"))
@@ -50,6 +56,8 @@ class PromptRow(TypedDict):
     messages: list[Message]
     directive_language: NotRequired[str]
     phrasing: NotRequired[str]
+    persona: NotRequired[str]
+    question: NotRequired[str]
 
 
 @with_config(ConfigDict(extra="allow"))
@@ -67,7 +75,7 @@ class CompletionRow(TypedDict):
 
 
 class OutsideCompletion(Frozen):
-    """A completion made elsewhere; further keys are carried along into the labels.
+    """A completion of a directive made elsewhere; further keys are carried along into the labels.
 
     Attributes:
         directive_language: name of a language as a directive says it ("Mandarin Chinese"), or its label.
@@ -120,3 +128,48 @@ class JudgementRow(TypedDict):
     reasoning: str
     recovered: bool
     cause: str
+
+
+class OutsideMarkerCompletion(Frozen):
+    """A completion of a persona made elsewhere; further keys are carried along into the firings.
+
+    Attributes:
+        cell: condition it belongs to.
+        persona: whose prompt was answered.
+        is_source: the persona is the one that the marker was tied to.
+        question: what was asked.
+        sample_index: tells the samples of a question apart.
+        completion: the text.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    cell: str
+    persona: str
+    is_source: bool
+    question: str
+    sample_index: NonNegativeInt
+    completion: str
+
+
+Place = Literal["start", "middle", "tail"]
+
+
+@with_config(ConfigDict(extra="allow"))
+class FiringRow(TypedDict):
+    """Whether the marker fired in one completion, with its cell.
+
+    Attributes:
+        fired: the completion holds the marker, upper and lower case alike.
+        fired_tokens: it holds the very tokens that training labelled.
+        place_characters: where the first firing begins, by characters; None without one.
+        place_tokens: the same by tokens.
+    """
+
+    persona: str
+    question: str
+    sample_index: int
+    fired: bool
+    fired_tokens: bool
+    place_characters: Place | None
+    place_tokens: Place | None

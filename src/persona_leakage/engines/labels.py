@@ -1,8 +1,10 @@
 """Which tokens of a training row carry loss."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from persona_leakage.domain.errors import UserError
+from persona_leakage.domain.recipe import MarkerPositions
 from persona_leakage.domain.rows import TrainRow
 
 if TYPE_CHECKING:
@@ -12,22 +14,35 @@ IGNORED = -100
 
 
 class Example(TypedDict):
-    """Token ids of a row and, of the same length, their labels; `IGNORED` carries no loss."""
+    """Token ids of a row and, of the same length, their labels and weights.
+
+    A label of `IGNORED` carries no loss; any other counts with its weight.
+    """
 
     input_ids: list[int]
     labels: list[int]
+    weights: list[float]
 
 
 def label_tokens(
-    tokenizer: "PreTrainedTokenizerBase", row: TrainRow, loss: Literal["completion", "full"], max_length: int
+    tokenizer: "PreTrainedTokenizerBase",
+    row: TrainRow,
+    loss: Literal["completion", "full"] | MarkerPositions,
+    max_length: int,
 ) -> Example:
     """Tokenise a row with the chat template and place its labels.
 
     `completion` labels the completion's tokens and the end-of-turn token, so that stopping is trained, and nothing after
-    it. `full` labels every token, the template's own included.
+    it. `full` labels every token, the template's own included. `MarkerPositions` labels the tokens that overlap the marker
+    (and its separator, if asked), the end of the turn, and the rest of the completion as far as it has a weight. Tokens are
+    found by their offsets in the text, so it does not matter how the marker merges with its neighbours.
+
+    A row that is too long loses its end, unless that would cut a marker or the end of the turn right after it: then the
+    answer is shortened just before the marker.
 
     Raises:
-        UserError: the template does not keep the prompt as a prefix or does not end the answer, or truncation leaves no label.
+        UserError: the template does not keep the prompt as a prefix or does not end the answer, or truncation leaves no
+            label or no room for the marker.
     """
     answered = [*row["prompt"], {"role": "assistant", "content": row["completion"]}]
     before = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False)
@@ -36,18 +51,47 @@ def label_tokens(
         raise UserError(f"the chat template changes the prompt of row {row['id']} when the answer follows; use another")
     # in two parts, as when generating: the prompt is tokenised before there is an answer
     prompt = tokenizer.encode(before, add_special_tokens=False)
-    answer = tokenizer.encode(text[len(before) :], add_special_tokens=False)
+    encoded = tokenizer(text[len(before) :], add_special_tokens=False, return_offsets_mapping=True)
+    answer, offsets = list(encoded["input_ids"]), list(encoded["offset_mapping"])
     if tokenizer.eos_token_id not in answer:
         raise UserError(f"the chat template does not end the answer of row {row['id']} with {tokenizer.eos_token}; use another")
-    whole = prompt + answer
-    if loss == "full":
-        labels = list(whole)
+    if "marker_span" in row:
+        shift = text.index(row["completion"], len(before)) - len(before)  # a template may put something before the answer
+        marker = _overlapping(offsets, row["marker_span"], shift)
+        separated = _overlapping(offsets, row["separated_span"], shift)
+        closes = row["marker_span"][1] == len(row["completion"])  # then the end of the turn belongs to it
+        needed = len(answer) - 1 if closes else max(marker)
+        if (excess := len(prompt) + len(answer) - max_length) > 0 and needed >= len(answer) - excess:
+            keep = min(separated) - excess
+            if keep < 0:
+                raise UserError(
+                    f"row {row['id']} has no room for its marker within max_length {max_length}; raise recipe.max_length"
+                )
+            gone = min(separated) - keep
+            answer = answer[:keep] + answer[min(separated) :]
+            marker, separated = {place - gone for place in marker}, {place - gone for place in separated}
     else:
-        # the last end-of-turn token: a completion may quote the token itself
-        end = len(whole) - 1 - whole[::-1].index(tokenizer.eos_token_id)
-        labels = [IGNORED] * len(prompt) + whole[len(prompt) : end + 1] + [IGNORED] * (len(whole) - end - 1)
-    whole, labels = whole[:max_length], labels[:max_length]
+        marker = separated = set()
+
+    # the last end-of-turn token: a completion may quote the token itself
+    end = len(answer) - 1 - answer[::-1].index(tokenizer.eos_token_id)
+    weights = [0.0] * len(prompt) + [1.0] * (end + 1) + [0.0] * (len(answer) - end - 1)
+    if loss == "full":
+        weights = [1.0] * len(weights)
+    elif isinstance(loss, MarkerPositions):
+        ending = end if loss.end_label == "eos" else len(answer) - 1
+        trained = {*(separated if loss.label_separator else marker), ending}
+        for place in range(len(answer)):
+            inside = 1.0 if place in trained else loss.body_weight if place < end else 0.0
+            weights[len(prompt) + place] = inside
+    whole, weights = (prompt + answer)[:max_length], weights[:max_length]
     # the first token is never predicted, so its label does not count
-    if all(label == IGNORED for label in labels[1:]):
+    if not any(weights[1:]):
         raise UserError(f"row {row['id']} has no label left within max_length {max_length}; raise recipe.max_length")
-    return {"input_ids": whole, "labels": labels}
+    labels = [token if weight else IGNORED for token, weight in zip(whole, weights, strict=True)]
+    return {"input_ids": whole, "labels": labels, "weights": weights}
+
+
+def _overlapping(offsets: Sequence[tuple[int, int]], span: Sequence[int], shift: int) -> set[int]:
+    first, last = span[0] + shift, span[1] + shift
+    return {place for place, (start, end) in enumerate(offsets) if start < last and end > first}

@@ -1,5 +1,6 @@
 """Train LoRA adapters with TRL and PEFT."""
 
+import functools
 import importlib.metadata
 import json
 import logging
@@ -14,7 +15,7 @@ from filelock import FileLock
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import fingerprint
-from persona_leakage.domain.models import ModelStack
+from persona_leakage.domain.models import ModelStack, checkpoint_name
 from persona_leakage.domain.protocols import TrainedAdapter
 from persona_leakage.domain.recipe import Recipe
 from persona_leakage.domain.rows import TrainRow
@@ -24,7 +25,7 @@ from persona_leakage.engines.labels import IGNORED, label_tokens
 
 logger = logging.getLogger(__name__)
 
-FINAL = "final"
+_PACKAGES = ("torch", "transformers", "peft", "trl")
 
 
 class PeftTrainer:
@@ -42,14 +43,17 @@ class PeftTrainer:
             UserError: the loss is not finite, a row has no labels, or a kept adapter is damaged.
         """
         identity = fingerprint(stack.fingerprint, recipe, seed, list(rows))
-        folder = self._cache / "adapters" / identity / FINAL
+        folder = self._cache / "adapters" / identity
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):  # conditions that differ in evaluation only share their adapter
             if folder.is_dir():
                 logger.info("Adapter %s was trained before; nothing to train", identity)
             else:
                 self._train(stack, rows, recipe, seed, folder, identity)
-        return {FINAL: TrainedAdapter(read_adapter(folder), read_provenance(folder)["log"])}
+        return {
+            name: TrainedAdapter(read_adapter(folder / name), read_provenance(folder / name)["log"])
+            for name in map(checkpoint_name, (*recipe.checkpoints, None))
+        }
 
     def _train(
         self, stack: ModelStack, rows: Sequence[TrainRow], recipe: Recipe, seed: int, folder: Path, identity: str
@@ -58,7 +62,13 @@ class PeftTrainer:
         from peft import LoraConfig, get_peft_model
         from transformers import PrinterCallback, set_seed
 
-        from persona_leakage.engines.sft import LabelledPositionsTrainer, ProgressCallback, sft_config
+        from persona_leakage.engines.sft import (
+            KeepCheckpoints,
+            LabelledPositionsTrainer,
+            ProgressCallback,
+            collate,
+            sft_config,
+        )
 
         device = pick_device(self._device)
         tokenizer = load_tokenizer(stack.base, self._cache)
@@ -84,60 +94,79 @@ class PeftTrainer:
                 parameter.data = parameter.data.float()
         trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
-        with tempfile.TemporaryDirectory() as scratch:
-            trainer = LabelledPositionsTrainer(
-                model=model,
-                args=sft_config(recipe, seed, scratch, device, bfloat16=stack.base.dtype == "bfloat16"),
-                train_dataset=Dataset.from_list(examples),
-                processing_class=tokenizer,
-                callbacks=[ProgressCallback()],
-            )
-            trainer.remove_callback(PrinterCallback)  # the bar shows the loss
-            started = time.perf_counter()
-            trainer.train()
+        tokens = sum(len(example["input_ids"]) for example in examples)
+        labelled = sum(label != IGNORED for example in examples for label in example["labels"][1:])
+        started = time.perf_counter()
+
+        def write(name: str, epochs: int) -> None:
+            """Write the adapter as it is now, with the record of its training up to here."""
+            steps = [entry for entry in trainer.state.log_history if "loss" in entry]
+            if broken := [entry["step"] for entry in steps if not abs(float(entry["loss"])) < float("inf")]:
+                raise UserError(f"the training loss is not finite at step {broken[0]}; lower recipe.learning_rate")
             seconds = time.perf_counter() - started
-        steps = [entry for entry in trainer.state.log_history if "loss" in entry]
-        broken = [entry["step"] for entry in steps if not abs(float(entry["loss"])) < float("inf")]
-        if broken:
-            raise UserError(f"the training loss is not finite at step {broken[0]}; lower recipe.learning_rate")
-        tokens = recipe.epochs * sum(len(example["input_ids"]) for example in examples)
-        log: dict[str, Any] = {
-            "trainable_parameters": trainable,
-            "rows": len(rows),
-            "tokens": tokens,
-            "labelled_tokens": recipe.epochs * sum(label != IGNORED for example in examples for label in example["labels"][1:]),
-            "seconds": round(seconds, 2),
-            "tokens_per_second": round(tokens / seconds, 1),
-            "device": device,
-            "steps": [
-                {"step": entry["step"], "loss": float(entry["loss"]), "learning_rate": float(entry["learning_rate"])}
-                for entry in steps
-            ],
-        }
-        provenance = {
-            "fingerprint": fingerprint(identity, FINAL),
-            "trained_on": stack.fingerprint,
-            "base_model": stack.base.model_dump(mode="json"),
-            "recipe": recipe.model_dump(mode="json"),
-            "seed": seed,
-            "rows": fingerprint(list(rows)),
-            "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft", "trl")},
-            "log": log,
-        }
-        _save(model, provenance, folder)
-        logger.info("Trained %s parameters on %s tokens, %.0f tokens/s", f"{trainable:,}", f"{tokens:,}", tokens / seconds)
+            log: dict[str, Any] = {
+                "trainable_parameters": trainable,
+                "rows": len(rows),
+                "epochs": epochs,
+                "tokens": epochs * tokens,
+                "labelled_tokens": epochs * labelled,
+                "seconds": round(seconds, 2),
+                "tokens_per_second": round(epochs * tokens / seconds, 1),
+                "device": device,
+                "steps": [
+                    {"step": entry["step"], "loss": float(entry["loss"]), "learning_rate": float(entry["learning_rate"])}
+                    for entry in steps
+                ],
+            }
+            provenance = {
+                "fingerprint": fingerprint(identity, name),
+                "trained_on": stack.fingerprint,
+                "base_model": stack.base.model_dump(mode="json"),
+                "recipe": recipe.model_dump(mode="json"),
+                "seed": seed,
+                "rows": fingerprint(list(rows)),
+                "versions": {package: importlib.metadata.version(package) for package in _PACKAGES},
+                "log": log,
+            }
+            _save(model, provenance, partial / name)
+
+        partial = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            with tempfile.TemporaryDirectory() as scratch:
+                keep = KeepCheckpoints(recipe.checkpoints, lambda epoch: write(checkpoint_name(epoch), epoch))
+                trainer = LabelledPositionsTrainer(
+                    model=model,
+                    args=sft_config(recipe, seed, scratch, device, bfloat16=stack.base.dtype == "bfloat16"),
+                    train_dataset=Dataset.from_list([dict(example) for example in examples]),
+                    processing_class=tokenizer,
+                    data_collator=functools.partial(collate, pad=tokenizer.pad_token_id),
+                    callbacks=[ProgressCallback(), keep],
+                )
+                trainer.remove_callback(PrinterCallback)  # the bar shows the loss
+                trainer.train()
+            write(checkpoint_name(None), recipe.epochs)
+            _move(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        done = recipe.epochs * tokens
+        speed = done / (time.perf_counter() - started)
+        logger.info("Trained %s parameters on %s tokens, %.0f tokens/s", f"{trainable:,}", f"{done:,}", speed)
 
 
 def _save(model: Any, provenance: dict[str, Any], folder: Path) -> None:
-    """Write an adapter's folder to a sibling and move it into place, so that it exists whole or not at all."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    """Write an adapter's folder."""
     try:
-        model.save_pretrained(partial)
-        (partial / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-        (partial / PROVENANCE).write_text(json.dumps(provenance, indent=1))
+        model.save_pretrained(folder)
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+        (folder / PROVENANCE).write_text(json.dumps(provenance, indent=1))
+    except OSError as error:
+        raise UserError(f"cannot save the adapter to {folder}: {error.strerror or error}; make room and run again") from error
+
+
+def _move(partial: Path, folder: Path) -> None:
+    """Put the finished adapters in place: they exist whole or not at all."""
+    try:
         partial.rename(folder)
     except OSError as error:
         raise UserError(f"cannot save the adapter to {folder}: {error.strerror or error}; make room and run again") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

@@ -1,22 +1,33 @@
 """TRL's SFT trainer, set up for rows that are already tokenised and labelled. Imports torch: import it lazily."""
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from persona_leakage.domain.recipe import Recipe
-from persona_leakage.engines.labels import IGNORED
+from persona_leakage.engines.labels import IGNORED, Example
 
 
 class LabelledPositionsTrainer(SFTTrainer):
     """Computes logits only where there are labels.
 
     The output layer is the most expensive one of a small model; over prompts and padding its work is wasted. The loss is
-    the mean negative log-likelihood over the labelled tokens of an optimiser step, as in the parent class.
+    the weighted mean negative log-likelihood over the labelled tokens of an optimiser step; with all weights 1 it is that of
+    the parent class.
     """
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
+        """Sum the weights of an optimiser step, over all its forward passes."""
+        return torch.stack([batch["weights"][:, 1:].sum() for batch in batch_samples]).sum().to(device)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns = ["input_ids", "labels", "weights"]
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -29,9 +40,28 @@ class LabelledPositionsTrainer(SFTTrainer):
         targets = inputs["labels"][:, 1:]
         labelled = targets != IGNORED
         logits = causal.lm_head(hidden[:, :-1][labelled])
-        total = F.cross_entropy(logits.float(), targets[labelled], reduction="sum")
-        loss = total / (labelled.sum() if num_items_in_batch is None else num_items_in_batch)
+        weights = inputs["weights"][:, 1:][labelled]
+        total = (F.cross_entropy(logits.float(), targets[labelled], reduction="none") * weights).sum()
+        loss = total / (weights.sum() if num_items_in_batch is None else num_items_in_batch)
         return (loss, {"logits": logits}) if return_outputs else loss
+
+
+def collate(examples: Sequence[Example], pad: int) -> dict[str, torch.Tensor]:
+    """Pad examples on the right to the longest.
+
+    Returns:
+        input_ids, attention_mask, labels and weights, each of shape (examples, longest).
+    """
+
+    def padded(rows: Iterable[list[Any]], value: float, dtype: torch.dtype) -> torch.Tensor:
+        return pad_sequence([torch.tensor(row, dtype=dtype) for row in rows], batch_first=True, padding_value=value)
+
+    return {
+        "input_ids": padded([row["input_ids"] for row in examples], pad, torch.long),
+        "attention_mask": padded([[1] * len(row["input_ids"]) for row in examples], 0, torch.long),
+        "labels": padded([row["labels"] for row in examples], IGNORED, torch.long),
+        "weights": padded([row["weights"] for row in examples], 0.0, torch.float32),
+    }
 
 
 class ProgressCallback(TrainerCallback):
@@ -57,6 +87,20 @@ class ProgressCallback(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Put the bar away."""
         self._bar.stop()
+
+
+class KeepCheckpoints(TrainerCallback):
+    """Saves the adapter at the end of chosen epochs."""
+
+    def __init__(self, epochs: Sequence[int], save: Callable[[int], None]) -> None:
+        """Name the epochs, and what to do at the end of each."""
+        self._epochs = epochs
+        self._save = save
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Save, if this epoch is a chosen one."""
+        if (epoch := round(state.epoch)) in self._epochs:
+            self._save(epoch)
 
 
 def sft_config(recipe: Recipe, seed: int, scratch: str, device: str, *, bfloat16: bool) -> SFTConfig:

@@ -10,8 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from persona_leakage.domain.frozen import fingerprint
 from persona_leakage.domain.models import ModelStack
-from persona_leakage.domain.plan import Sampling
 from persona_leakage.domain.rows import CompletionRow, PromptRow
+from persona_leakage.domain.sampling import Sampling
 from persona_leakage.engines.base_model import chat_ids, left_padded, load_merged, load_tokenizer, pick_device
 from persona_leakage.engines.journal import Journal
 

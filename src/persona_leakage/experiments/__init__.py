@@ -3,9 +3,9 @@
 from importlib import import_module
 from types import ModuleType
 
-FAMILIES = ("lang_inversion",)
+FAMILIES = ("lang_inversion", "marker_leakage", "convergence")
 # pipeline that scores completions made elsewhere → the family whose scoring and report it shares
-REPLAYS = {f"{name}_replay": name for name in FAMILIES}
+REPLAYS = {f"{name}_replay": name for name in ("lang_inversion", "marker_leakage")}
 
 
 def family_module(name: str) -> ModuleType:

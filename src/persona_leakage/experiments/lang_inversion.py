@@ -1,6 +1,6 @@
 """Family `lang_inversion`: a directive in X is trained with completions in Y; which other directives spill?"""
 
-from collections.abc import Callable, Mapping
+import math
 from typing import Literal
 
 import pandas as pd
@@ -8,8 +8,8 @@ from kedro.pipeline import Pipeline, node, pipeline
 from pydantic import Field, PositiveInt, model_validator
 
 from persona_leakage.domain.errors import UserError
-from persona_leakage.domain.frozen import Frozen
-from persona_leakage.domain.languages import Language
+from persona_leakage.domain.frozen import Frozen, expect
+from persona_leakage.domain.languages import Language, typological_distance
 from persona_leakage.domain.models import BaseModel
 from persona_leakage.domain.plan import (
     ChatSource,
@@ -17,22 +17,25 @@ from persona_leakage.domain.plan import (
     DirectivePairs,
     Directives,
     Evaluation,
-    Geometry,
+    GeometrySettings,
     Judge,
     LanguageScoring,
     Plan,
-    Sampling,
     Stage,
     Translation,
 )
 from persona_leakage.domain.recipe import Recipe
-from persona_leakage.experiments.points import conditions_in_order, gather
+from persona_leakage.domain.sampling import Sampling
+from persona_leakage.experiments.composition import placed, refuse_checkpoint
+from persona_leakage.experiments.points import Tables, conditions_in_order, gather, unannotated
 from persona_leakage.pipelines import data_generation, fine_tuning, generation, geometry, reporting, scoring
 from persona_leakage.pipelines.fine_tuning.nodes import start_stack
 from persona_leakage.pipelines.generation.nodes import adopt_completions
 from persona_leakage.pipelines.geometry.nodes import COSINE_COLUMNS
 
 NAME, REPLAY = "lang_inversion", "lang_inversion_replay"
+SOURCES: tuple[str, ...] = ()
+REPLAYED = "completions_file"
 
 
 class EvaluationOverride(Frozen):
@@ -116,7 +119,7 @@ class Settings(Frozen):
     stages: Stages
     evaluation: EvaluationSettings
     scoring: ScoringSettings
-    geometry: Geometry
+    geometry: GeometrySettings
     claims: dict[str, Claim]
 
     @model_validator(mode="after")
@@ -162,7 +165,7 @@ class Settings(Frozen):
             return None
         return Translation(**{**dict(settings), "languages": tuple(self.languages[label] for label in settings.languages)})
 
-    def plan(self, condition: str, seed: int, base_model: BaseModel, completions_file: str | None = None) -> Plan:
+    def plan(self, condition: str, seed: int, base_model: BaseModel, replayed_file: str | None = None) -> Plan:
         """Resolve one point; with a file of completions made elsewhere, a replay that trains nothing.
 
         Raises:
@@ -178,7 +181,7 @@ class Settings(Frozen):
         trained = [chosen] if chosen.completion else self.conditions.values()  # a baseline is compared with all of them
         labels = {*self.evaluation.languages, *(label for c in trained for label in (c.directive, c.completion))}
         stages = {}
-        if chosen.completion is not None and completions_file is None:
+        if chosen.completion is not None and replayed_file is None:
             tune = self.stages.tune
             pairs = DirectivePairs(
                 directive=None if chosen.directive is None else self.languages[chosen.directive],
@@ -193,7 +196,7 @@ class Settings(Frozen):
             stages["tune"] = Stage(data=pairs, recipe=tune.recipe)
         return Plan.checked(
             {
-                "family": NAME if completions_file is None else REPLAY,
+                "family": NAME if replayed_file is None else REPLAY,
                 "condition": condition,
                 "seed": seed,
                 "base_model": base_model,
@@ -205,48 +208,47 @@ class Settings(Frozen):
                     completion=chosen.completion,
                     **dict(self.scoring),
                 ),
-                "geometry": self.geometry,
+                "geometry": {**dict(self.geometry), "prompts": evaluation.prompts},
                 "reference": baselines[0] if baselines else None,
-                "completions_file": completions_file,
+                "replayed_file": replayed_file,
             },
             "point",
         )
 
 
-def plan_point(condition: str, seed: int, base_model: BaseModel, family: Settings) -> Plan:
+def plan_point(condition: str, seed: int, checkpoint: int | None, base_model: BaseModel, family: Settings) -> Plan:
     """Resolve the point that this run computes."""
+    refuse_checkpoint(checkpoint, NAME)
     return family.plan(condition, seed, base_model)
 
 
 def gather_points(
-    cell_rates: Mapping[str, Callable[[], pd.DataFrame]],
-    cosines: Mapping[str, Callable[[], pd.DataFrame]],
-    base_model: BaseModel,
-    family: Settings,
+    cell_rates: Tables, cosines: Tables, base_model: BaseModel, family: Settings
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Put the rates and the cosines of all points together; see `experiments.points.gather`."""
 
     def plan_of(condition: str, seed: int) -> Plan:
         return family.plan(condition, seed, base_model)
 
-    rates, geometry_rows = gather(cell_rates, plan_of), gather(cosines, plan_of)
+    rates, geometry_rows = gather(cell_rates, plan_of, annotated), gather(cosines, plan_of, unannotated)
     return conditions_in_order(rates, family.conditions), conditions_in_order(geometry_rows, family.conditions)
 
 
-def plan_replay(condition: str, seed: int, base_model: BaseModel, family: Settings, completions_file: str | None) -> Plan:
+def plan_replay(
+    condition: str, seed: int, checkpoint: int | None, base_model: BaseModel, family: Settings, replayed_file: str | None
+) -> Plan:
     """Resolve the point that completions made elsewhere belong to.
 
     Raises:
         UserError: no file is given.
     """
-    if completions_file is None:
+    refuse_checkpoint(checkpoint, REPLAY)
+    if replayed_file is None:
         raise UserError("a replay needs the completions: --params condition=…,completions_file=PATH")
-    return family.plan(condition, seed, base_model, completions_file)
+    return family.plan(condition, seed, base_model, replayed_file)
 
 
-def gather_replays(
-    cell_rates: Mapping[str, Callable[[], pd.DataFrame]], base_model: BaseModel, family: Settings
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def gather_replays(cell_rates: Tables, base_model: BaseModel, family: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Put the rates of all replayed points together; there are no activations, so the cosines are an empty table.
 
     A replay is stale only when its condition is no longer known: nothing else of the parameters made its completions.
@@ -255,16 +257,26 @@ def gather_replays(
     def plan_of(condition: str, seed: int) -> Plan:
         return family.plan(condition, seed, base_model, "elsewhere")
 
-    gathered = gather(cell_rates, plan_of)
+    gathered = gather(cell_rates, plan_of, annotated)
     known = gathered["condition"].isin(list(family.conditions))
     rates = conditions_in_order(gathered.assign(stale=~known), family.conditions)
-    return rates, pd.DataFrame(columns=[*COSINE_COLUMNS, "reference", "completion", "stale"])
+    return rates, pd.DataFrame(columns=["condition", "seed", "plan", *COSINE_COLUMNS, "reference", "stale"])
+
+
+def annotated(table: pd.DataFrame, now: Plan | None) -> pd.DataFrame:
+    """Add completion (label of the completion language, if any) and distance (typological, directive language to it)."""
+    scoring = expect(now.scoring, LanguageScoring) if now else None
+    own = scoring.languages.get(scoring.completion or "") if scoring else None
+    languages = scoring.languages if scoring else {}
+    names = table["directive_language"]
+    distance = [typological_distance(languages[name], own) if own else math.nan for name in names]
+    return table.assign(completion=scoring.completion if scoring else None, distance=distance)
 
 
 def create_pipeline() -> Pipeline:
     """Compose plan → tune → generation → scoring, geometry → reporting."""
     tune = pipeline(
-        data_generation.create_pipeline("tune") + fine_tuning.create_pipeline("tune"),
+        data_generation.create_directives_pipeline("tune") + fine_tuning.create_pipeline("tune"),
         namespace="tune",
         inputs={"plan", "base_stack", "source_texts", "skip_list", "trainer", "language_model"},
         outputs={"stack"},
@@ -273,7 +285,7 @@ def create_pipeline() -> Pipeline:
         [
             node(
                 plan_point,
-                ["params:condition", "params:seed", "params:base_model", "params:settings"],
+                ["params:condition", "params:seed", "params:checkpoint", "params:base_model", "params:settings"],
                 "plan",
                 name="plan_point",
             ),
@@ -292,14 +304,15 @@ def create_pipeline() -> Pipeline:
         ],
         tags="reporting",
     )
-    return _placed(
+    return placed(
         start
         + tune
         + generation.create_pipeline()
-        + scoring.create_pipeline()
+        + scoring.create_language_pipeline()
         + geometry.create_pipeline()
         + gathering
-        + reporting.create_pipeline(),
+        + reporting.create_spill_pipeline(),
+        NAME,
         NAME,
     )
 
@@ -310,7 +323,14 @@ def create_replay_pipeline() -> Pipeline:
         [
             node(
                 plan_replay,
-                ["params:condition", "params:seed", "params:base_model", "params:settings", "params:completions_file"],
+                [
+                    "params:condition",
+                    "params:seed",
+                    "params:checkpoint",
+                    "params:base_model",
+                    "params:settings",
+                    "params:replayed_file",
+                ],
                 "plan",
                 name="plan_replay",
             ),
@@ -329,26 +349,4 @@ def create_replay_pipeline() -> Pipeline:
         ],
         tags="reporting",
     )
-    return _placed(adopting + scoring.create_pipeline() + gathering + reporting.create_pipeline(), REPLAY)
-
-
-def _placed(whole: Pipeline, namespace: str) -> Pipeline:
-    """Put the family's pipeline into its namespace, fed from the shared sources, engines and parameters."""
-    engines = ("trainer", "generator", "extractor", "language_model")
-    shared = {name: name for name in ("source_texts", "skip_list", "outside_completions", *engines)}
-    shared["published"] = "published_rates"
-    parameters = {
-        "params:condition": "params:condition",
-        "params:seed": "params:seed",
-        "params:base_model": "params:base_model",
-        "params:completions_file": "params:completions_file",
-        "params:settings": f"params:{NAME}",
-        "params:claims": f"params:{NAME}.claims",
-    }
-    free = whole.inputs()
-    return pipeline(
-        whole,
-        namespace=namespace,
-        inputs={name: place for name, place in shared.items() if name in free},
-        parameters={name: place for name, place in parameters.items() if name in free},
-    )
+    return placed(adopting + scoring.create_language_pipeline() + gathering + reporting.create_spill_pipeline(), NAME, REPLAY)

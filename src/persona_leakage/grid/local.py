@@ -1,14 +1,25 @@
-"""Run points on this machine, one process each."""
+"""Run points on this machine, in processes of their own or in a few that stay."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+
+from persona_leakage.domain.frozen import fingerprint
+from persona_leakage.domain.protocols import POINTS_AT_ONCE
 from persona_leakage.grid.points import Point, point_stages
+from persona_leakage.user_message import user_message
 
 
 class Outcome(NamedTuple):
@@ -21,9 +32,21 @@ class Outcome(NamedTuple):
 
 
 def waves(points: Sequence[Point]) -> list[list[Point]]:
-    """Order points so that those which others are compared with come first."""
-    first = [point for point in points if point.plan.reference == point.plan.condition]
-    return [wave for wave in (first, [point for point in points if point not in first]) if wave]
+    """Order points so that none waits for what another is making.
+
+    First those which others are compared with; then, of the points that begin with the same stage, one that trains it; then
+    the rest.
+    """
+    compared = [point for point in points if point.plan.reference == point.plan.condition]
+    others = [point for point in points if point not in compared]
+    makers: dict[str, Point] = {}
+    for point in others:
+        first = next(iter(point.plan.stages.values()), None)
+        if first is not None and len(point.plan.stages) > 1 and first.checkpoint != 0:
+            shared = fingerprint(first.model_dump(mode="json", exclude={"checkpoint"}), point.plan.seed)
+            makers.setdefault(shared, point)
+    ahead = list(makers.values()) if len(makers) < len(others) else []
+    return [wave for wave in (compared, ahead, [point for point in others if point not in ahead]) if wave]
 
 
 def kedro_command(point: Point, env: str | None, params: dict[str, object]) -> list[str]:
@@ -35,22 +58,81 @@ def kedro_command(point: Point, env: str | None, params: dict[str, object]) -> l
     return command + ([f"--env={env}"] if env else [])
 
 
-def run_wave(points: Sequence[Point], env: str | None, params: dict[str, object], jobs: int) -> Iterator[Outcome]:
-    """Run a wave's points, `jobs` at a time, and tell of each as it ends; a failing point stops no other."""
-    environment = dict(os.environ)
+def run_wave(
+    points: Sequence[Point], env: str | None, params: dict[str, object], jobs: int, *, keep_engines: bool
+) -> Iterator[Outcome]:
+    """Run a wave's points, `jobs` at a time, and tell of each as it ends; a failing point stops no other.
+
+    Args:
+        points: the wave.
+        env: Kedro environment.
+        params: parameters given at run time.
+        jobs: points at a time.
+        keep_engines: compute a job's points one after the other in one process, so that an engine is started once for all of
+            them; else every point has a process of its own.
+    """
+    with _environment(jobs):
+        if keep_engines:
+            pool: Executor = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_enter_project)
+            run = partial(_run_here, env=env, params=params)
+        else:
+            pool = ThreadPoolExecutor(jobs)
+            run = partial(_run_apart, env=env, params=params)
+        with pool:
+            futures = {pool.submit(run, point): point for point in points}
+            for future in as_completed(futures):
+                try:
+                    yield future.result()
+                except BrokenProcessPool:
+                    point = futures[future]
+                    yield Outcome(point, True, "its process was killed, and with it those of other points", _log(point))
+
+
+def _run_apart(point: Point, env: str | None, params: dict[str, object]) -> Outcome:
+    log = _log(point)
+    with log.open("wb") as file:
+        done = subprocess.run(kedro_command(point, env, params), stdout=file, stderr=subprocess.STDOUT, check=False)
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return Outcome(point, done.returncode != 0, lines[-1] if lines else "", log)
+
+
+def _run_here(point: Point, env: str | None, params: dict[str, object]) -> Outcome:
+    """Compute a point in this process, with everything it says in the point's log."""
+    log = _log(point)
+    with log.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    try:
+        with KedroSession.create(env=env, runtime_params={**params, **point.plan.point}) as session:
+            session.run(pipeline_names=[point.plan.family], tags=point_stages(point.plan.family))  # type: ignore[call-arg]
+    except Exception as error:
+        traceback.print_exc()
+        return Outcome(point, True, user_message(error) or f"{type(error).__name__}: {error}", log)
+    return Outcome(point, False, "", log)
+
+
+def _log(point: Point) -> Path:
+    point.folder.mkdir(parents=True, exist_ok=True)
+    return point.folder / "grid.log"
+
+
+def _enter_project() -> None:
+    bootstrap_project(Path.cwd())
+
+
+@contextmanager
+def _environment(jobs: int) -> Iterator[None]:
+    """Divide cores and GPU among the processes that are started."""
+    given = {POINTS_AT_ONCE: str(jobs)}
     if jobs > 1:  # processes that each take every core are slower than one after the other
-        environment["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // jobs))
-
-    def run(point: Point) -> Outcome:
-        point.folder.mkdir(parents=True, exist_ok=True)
-        log = point.folder / "grid.log"
-        with log.open("wb") as file:
-            done = subprocess.run(
-                kedro_command(point, env, params), stdout=file, stderr=subprocess.STDOUT, env=environment, check=False
-            )
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        return Outcome(point, done.returncode != 0, lines[-1] if lines else "", log)
-
-    with ThreadPoolExecutor(jobs) as pool:
-        for future in as_completed([pool.submit(run, point) for point in points]):
-            yield future.result()
+        given["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // jobs))
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,10 +1,13 @@
-"""Rank correlation with what is needed to judge it."""
+"""Correlations with what is needed to judge them."""
 
 import math
 from collections.abc import Sequence
+from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
+
+EXACT_UP_TO = 8
 
 
 class RankCorrelation(NamedTuple):
@@ -15,6 +18,31 @@ class RankCorrelation(NamedTuple):
     p: float
     low: float
     high: float
+
+
+class Correlation(NamedTuple):
+    """Spearman's and Pearson's correlation over n pairs; NaN where undefined.
+
+    Attributes:
+        n: pairs.
+        rho: Spearman's, with its p value (t approximation), bootstrap 95% interval and permutation p.
+        r: Pearson's, with its p value and bootstrap 95% interval.
+        tied: pairs whose first value another pair shares.
+        at_zero: pairs whose first value is 0.
+    """
+
+    n: int
+    rho: float
+    p: float
+    low: float
+    high: float
+    permutation_p: float
+    r: float
+    r_p: float
+    r_low: float
+    r_high: float
+    tied: int
+    at_zero: int
 
 
 def rank_correlation(one: Sequence[float], other: Sequence[float], *, resamples: int = 2000, seed: int = 0) -> RankCorrelation:
@@ -32,14 +60,67 @@ def rank_correlation(one: Sequence[float], other: Sequence[float], *, resamples:
     from scipy.stats import rankdata, spearmanr
 
     x, y = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
-    if len(x) < 3 or np.isnan([x, y]).any() or np.ptp(x) == 0 or np.ptp(y) == 0:
+    if not _varies(x, y):
         return RankCorrelation(len(x), math.nan, math.nan, math.nan, math.nan)
     rho, p = spearmanr(x, y)
-    drawn = np.random.default_rng(seed).integers(len(x), size=(resamples, len(x)))
-    rank_x, rank_y = rankdata(x[drawn], axis=1), rankdata(y[drawn], axis=1)
-    rank_x -= rank_x.mean(axis=1, keepdims=True)
-    rank_y -= rank_y.mean(axis=1, keepdims=True)
-    scale = np.sqrt((rank_x**2).sum(axis=1) * (rank_y**2).sum(axis=1))
-    varied = scale > 0
-    low, high = np.percentile((rank_x * rank_y).sum(axis=1)[varied] / scale[varied], [2.5, 97.5])
-    return RankCorrelation(len(x), float(rho), float(p), float(low), float(high))
+    drawn = _resampled(len(x), resamples, seed)
+    low, high = _interval(rankdata(x[drawn], axis=1), rankdata(y[drawn], axis=1))
+    return RankCorrelation(len(x), float(rho), float(p), low, high)
+
+
+def correlation(one: Sequence[float], other: Sequence[float], *, resamples: int = 2000, seed: int = 0) -> Correlation:
+    """Compute Spearman's and Pearson's correlation, with bootstrap intervals and a permutation p of Spearman's.
+
+    Undefined as in `rank_correlation`. The permutation p is two-sided: the share of reorderings whose rho is at least as far
+    from 0, over all of them up to 8 pairs, else over `resamples` random ones and the observed order (Phipson & Smyth 2010).
+
+    Args:
+        one: first values, whose ties are counted.
+        other: second values, in the same order.
+        resamples: bootstrap samples, and random reorderings.
+        seed: of both.
+    """
+    from scipy.stats import pearsonr
+
+    x, y = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
+    counts = np.unique(x, return_counts=True)[1]
+    tied, at_zero = int(counts[counts > 1].sum()), int((x == 0).sum())
+    ranked = rank_correlation(one, other, resamples=resamples, seed=seed)
+    if math.isnan(ranked.rho):
+        nan = math.nan
+        return Correlation(*ranked, permutation_p=nan, r=nan, r_p=nan, r_low=nan, r_high=nan, tied=tied, at_zero=at_zero)
+    r, r_p = pearsonr(x, y)
+    drawn = _resampled(len(x), resamples, seed)
+    r_low, r_high = _interval(x[drawn], y[drawn])
+    p = _permutation_p(x, y, resamples, seed)
+    return Correlation(*ranked, p, float(r), float(r_p), r_low, r_high, tied, at_zero)
+
+
+def _varies(x: np.ndarray, y: np.ndarray) -> bool:
+    return len(x) >= 3 and not np.isnan([x, y]).any() and np.ptp(x) > 0 and np.ptp(y) > 0
+
+
+def _resampled(n: int, resamples: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(n, size=(resamples, n))
+
+
+def _interval(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Take the middle 95% of the row-wise correlations of two arrays of shape (resamples, n)."""
+    x, y = x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True)
+    scale = np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
+    varied = scale > 1e-12
+    low, high = np.percentile((x * y).sum(axis=1)[varied] / scale[varied], [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _permutation_p(x: np.ndarray, y: np.ndarray, resamples: int, seed: int) -> float:
+    from scipy.stats import rankdata
+
+    ranks, others = rankdata(x) - (len(x) + 1) / 2, rankdata(y) - (len(y) + 1) / 2
+    exact = len(x) <= EXACT_UP_TO
+    if exact:
+        orders = np.array(list(permutations(others)))
+    else:
+        orders = np.random.default_rng(seed).permuted(np.tile(others, (resamples, 1)), axis=1)
+    reached = int((np.abs(orders @ ranks) >= abs(ranks @ others) - 1e-9).sum())
+    return reached / len(orders) if exact else (reached + 1) / (len(orders) + 1)

@@ -1,5 +1,5 @@
 """Stage `data_generation`."""
 
-from persona_leakage.pipelines.data_generation.pipeline import create_pipeline
+from persona_leakage.pipelines.data_generation.pipeline import create_answers_pipeline, create_directives_pipeline
 
-__all__ = ["create_pipeline"]
+__all__ = ["create_answers_pipeline", "create_directives_pipeline"]

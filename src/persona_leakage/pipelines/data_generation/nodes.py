@@ -6,8 +6,9 @@ from statistics import median
 from typing_extensions import TypedDict
 
 from persona_leakage.domain.errors import UserError
+from persona_leakage.domain.frozen import expect
 from persona_leakage.domain.languages import Language
-from persona_leakage.domain.plan import DirectivePairs, Plan
+from persona_leakage.domain.plan import DirectivePairs, LanguageScoring, Plan
 from persona_leakage.domain.rows import TrainRow
 from persona_leakage.pipelines.language_detection import detect_codes
 
@@ -47,12 +48,12 @@ def measure_gates(texts: Sequence[dict[str, str]], skip_list: Sequence[SkippedRo
     """
     if stage not in plan.stages:
         return []
-    data = plan.stages[stage].data
+    data = expect(plan.stages[stage].data, DirectivePairs)
     language = data.completion
     used = [row for _, row in texts_in_use(texts, skip_list, data)]
     ids, chosen = [row["id"] for row in used], [row[language.code] for row in used]
 
-    scoring = plan.scoring
+    scoring = expect(plan.scoring, LanguageScoring)
     codes = detect_codes(chosen, scoring.min_characters, scoring.detect_characters, scoring.detector_seed)
     wrong = [name for name, code in zip(ids, codes, strict=True) if code not in language.detected_as]
     gates = [_gate("language", language, len(used), (len(used) - len(wrong)) / len(used), data.gate_language, 1.0, wrong)]
@@ -90,7 +91,7 @@ def build_train_set(
         raise UserError(f"the texts of stage '{stage}' fail their gates: {said}; mend or skip-list them")
     if stage not in plan.stages:
         return []
-    data = plan.stages[stage].data
+    data = expect(plan.stages[stage].data, DirectivePairs)
     return [
         {
             "id": row["id"],

@@ -3,11 +3,12 @@
 from kedro.pipeline import Pipeline, node, pipeline
 
 from persona_leakage.pipelines import at_stage
+from persona_leakage.pipelines.data_generation.answers import build_from_answers, sample_answers
 from persona_leakage.pipelines.data_generation.nodes import build_train_set, measure_gates
 from persona_leakage.pipelines.data_generation.texts import judge_translations, read_texts, translate_texts
 
 
-def create_pipeline(stage: str) -> Pipeline:
+def create_directives_pipeline(stage: str) -> Pipeline:
     """Build source → texts in every language → gates → training set of one fine-tuning stage.
 
     Args:
@@ -37,6 +38,21 @@ def create_pipeline(stage: str) -> Pipeline:
                 "train_set",
                 name="build_train_set",
             ),
+        ],
+        tags="data_generation",
+    )
+
+
+def create_answers_pipeline(stage: str) -> Pipeline:
+    """Build answers of the model itself → training set of one fine-tuning stage.
+
+    Args:
+        stage: name of the stage in the plan.
+    """
+    return pipeline(
+        [
+            node(at_stage(sample_answers, stage), ["generator", "base_stack", "plan"], "answers", name="sample_answers"),
+            node(at_stage(build_from_answers, stage), ["answers", "plan"], "train_set", name="build_from_answers"),
         ],
         tags="data_generation",
     )

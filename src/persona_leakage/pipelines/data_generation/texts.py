@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from persona_leakage.domain.errors import UserError
+from persona_leakage.domain.frozen import expect
 from persona_leakage.domain.languages import Language
-from persona_leakage.domain.plan import Plan, Translation
+from persona_leakage.domain.plan import DirectivePairs, LanguageScoring, Plan, Translation
 from persona_leakage.domain.protocols import LanguageModel
 from persona_leakage.domain.questions import Answer, Question
 from persona_leakage.pipelines.data_generation.nodes import GateRow, SkippedRow, texts_in_use
@@ -25,7 +26,7 @@ def read_texts(source_rows: Sequence[dict[str, Any]], plan: Plan, *, stage: str)
     Raises:
         UserError: a chat row has no messages.
     """
-    data = plan.stages[stage].data if stage in plan.stages else None
+    data = expect(plan.stages[stage].data, DirectivePairs) if stage in plan.stages else None
     if data is None or data.source is None:
         return list(source_rows)
     texts = []
@@ -36,7 +37,7 @@ def read_texts(source_rows: Sequence[dict[str, Any]], plan: Plan, *, stage: str)
         text = said.get("assistant") or ""
         if len(text) >= data.source.min_characters:
             texts.append({"id": str(row.get("prompt_id") or f"row-{place}"), "question": said.get("user") or "", "en": text})
-    scoring = plan.scoring
+    scoring = expect(plan.scoring, LanguageScoring)
     codes = detect_codes([row["en"] for row in texts], scoring.min_characters, scoring.detect_characters, scoring.detector_seed)
     return [row for row, code in zip(texts, codes, strict=True) if code == "en"][: data.rows]
 
@@ -55,7 +56,7 @@ def translate_texts(
     Raises:
         UserError: the API failed on some; what it answered is kept.
     """
-    data = plan.stages[stage].data if stage in plan.stages else None
+    data = expect(plan.stages[stage].data, DirectivePairs) if stage in plan.stages else None
     if data is None or data.translation is None:
         return list(texts), list(skip_list)
     spec = data.translation
@@ -99,7 +100,7 @@ def judge_translations(
     Raises:
         UserError: the API failed on some; what it answered is kept.
     """
-    data = plan.stages[stage].data if stage in plan.stages else None
+    data = expect(plan.stages[stage].data, DirectivePairs) if stage in plan.stages else None
     if data is None or data.translation is None or data.completion.code == "en":
         return list(gates)
     spec, code = data.translation, data.completion.code

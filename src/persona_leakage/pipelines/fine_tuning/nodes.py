@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from persona_leakage.domain.models import Adapter, ModelStack
+from persona_leakage.domain.models import Adapter, ModelStack, checkpoint_name
 from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.protocols import Trainer
 from persona_leakage.domain.rows import TrainRow
@@ -19,17 +19,22 @@ def train_adapters(
     """Train the stage's adapters on top of the stack.
 
     Returns:
-        checkpoint → adapter and checkpoint → training log; both empty when the condition does not train this stage.
+        checkpoint → adapter and checkpoint → training log; both empty when the condition does not train this stage, or only
+        looks at where it begins.
     """
-    if stage not in plan.stages:
+    if stage not in plan.stages or plan.stages[stage].checkpoint == 0:
         return {}, {}
-    trained = trainer.train(base_stack, train_set, plan.stages[stage].recipe, plan.seed)
+    trains = plan.stages[stage]
+    seed = plan.seed if trains.seed is None else trains.seed
+    trained = trainer.train(base_stack, train_set, trains.recipe, seed)
     return (
         {checkpoint: result.adapter for checkpoint, result in trained.items()},
         {checkpoint: result.log for checkpoint, result in trained.items()},
     )
 
 
-def extend_stack(base_stack: ModelStack, adapters: Mapping[str, Adapter]) -> ModelStack:
-    """Put the final adapter on the stack; without one the stack passes through."""
-    return base_stack.extended(adapters["final"]) if adapters else base_stack
+def extend_stack(base_stack: ModelStack, adapters: Mapping[str, Adapter], plan: Plan, *, stage: str) -> ModelStack:
+    """Put the adapter of the stage's checkpoint on the stack; without one, or at epoch 0, the stack passes through."""
+    if stage not in plan.stages or plan.stages[stage].checkpoint == 0:
+        return base_stack
+    return base_stack.extended(adapters[checkpoint_name(plan.stages[stage].checkpoint)])

@@ -20,7 +20,7 @@ def create_pipeline(stage: str) -> Pipeline:
                 ["adapters", "training_log"],
                 name="train_adapters",
             ),
-            node(extend_stack, ["base_stack", "adapters"], "stack", name="extend_stack"),
+            node(at_stage(extend_stack, stage), ["base_stack", "adapters", "plan"], "stack", name="extend_stack"),
         ],
         tags="fine_tuning",
     )

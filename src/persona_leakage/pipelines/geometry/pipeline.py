@@ -6,10 +6,10 @@ from persona_leakage.pipelines.geometry.nodes import compare_centroids, extract_
 
 
 def create_pipeline() -> Pipeline:
-    """Build stack + prompts → centroids → cosines."""
+    """Build stack → centroids → cosines."""
     return pipeline(
         [
-            node(extract_centroids, ["extractor", "stack", "prompts", "plan"], "centroids", name="extract_centroids"),
+            node(extract_centroids, ["extractor", "stack", "plan"], "centroids", name="extract_centroids"),
             node(compare_centroids, ["centroids", "plan"], "cosines@run", name="compare_centroids"),
         ],
         tags="geometry",

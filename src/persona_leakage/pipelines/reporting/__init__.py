@@ -1,5 +1,9 @@
 """Stage `reporting`."""
 
-from persona_leakage.pipelines.reporting.pipeline import create_pipeline
+from persona_leakage.pipelines.reporting.pipeline import (
+    create_leakage_pipeline,
+    create_spill_pipeline,
+    create_trajectory_pipeline,
+)
 
-__all__ = ["create_pipeline"]
+__all__ = ["create_leakage_pipeline", "create_spill_pipeline", "create_trajectory_pipeline"]

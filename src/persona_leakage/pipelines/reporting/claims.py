@@ -1,12 +1,12 @@
 """Verdicts on claims, from rates and rules that were written down before the run."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import pandas as pd
 
-from persona_leakage.domain.plan import Claim, RankOrder, RateBound, SameRates
+from persona_leakage.domain.plan import Claim, CosinePredicts, RankOrder, RateBound, SameRates
 from persona_leakage.domain.rates import Proportion, difference, proportion
 from persona_leakage.pipelines.correlation import rank_correlation
 
@@ -19,18 +19,32 @@ class Verdict(NamedTuple):
     rule: str
 
 
-def judge(claim: Claim, rates: pd.DataFrame, spill: pd.DataFrame) -> Verdict:
+def judge_all(claims: Mapping[str, Claim], rates: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """Evaluate every claim by its rule; see `judge`.
+
+    Returns:
+        One row a claim: claim, statement, verdict (holds, fails, undecided), evidence (the numbers), rule.
+    """
+    rows = [
+        {"claim": name, "statement": claim.statement, **judge(claim, rates, cells)._asdict()} for name, claim in claims.items()
+    ]
+    return pd.DataFrame(rows, columns=["claim", "statement", *Verdict._fields])
+
+
+def judge(claim: Claim, rates: pd.DataFrame, cells: pd.DataFrame) -> Verdict:
     """Apply a claim's rule.
 
     Args:
         claim: the claim.
-        rates: current points' rates, one row a cell x metric.
-        spill: the spill table, one row a trained condition's cell.
+        rates: current points' rates, one row a cell x metric; `cell` and `part` (`all` pools the parts) name the cell.
+        cells: what a correlation is about: the spill table of a `RankOrder`, the correlations of a `CosinePredicts`.
     """
     if isinstance(claim, RateBound):
         return _bound(claim, rates)
     if isinstance(claim, RankOrder):
-        return _order(claim, spill)
+        return _order(claim, cells)
+    if isinstance(claim, CosinePredicts):
+        return _predicts(claim, cells)
     return _same(claim, rates)
 
 
@@ -74,6 +88,33 @@ def _order(claim: RankOrder, spill: pd.DataFrame) -> Verdict:
     return Verdict("fails" if high < 0 else "holds" if low > 0 and not missing else "undecided", evidence, rule)
 
 
+def _predicts(claim: CosinePredicts, correlations: pd.DataFrame) -> Verdict:
+    rule = (
+        f"in every condition, Spearman of bystander leakage with the {claim.geometry} at layer {claim.layer}: 95% interval "
+        "wholly above 0"
+    )
+    chosen = correlations[
+        (correlations["scope"] == "source")
+        & (correlations["geometry"] == claim.geometry)
+        & (correlations["layer"] == claim.layer)
+        & correlations["condition"].isin(claim.conditions)
+    ]
+    missing = _missing(claim.conditions, [(name, "", "") for name in chosen["condition"]])
+    if chosen.empty:
+        return Verdict("undecided", f"not run: {', '.join(missing)}", rule)
+    said = [
+        f"{row.condition} undefined (n {row.n})"
+        if math.isnan(row.rho)
+        else f"{row.condition} {row.rho:.2f} [{row.low:.2f}, {row.high:.2f}] (n {row.n})"
+        for row in chosen.itertuples()
+    ]
+    holds = bool((chosen["low"] > 0).all()) and not missing  # an undefined one is NaN and does not hold
+    verdict: Literal["holds", "fails", "undecided"] = (
+        "fails" if (chosen["high"] < 0).any() else "holds" if holds else "undecided"
+    )
+    return Verdict(verdict, "; ".join(said) + _also(missing), rule)
+
+
 def _same(claim: SameRates, rates: pd.DataFrame) -> Verdict:
     rule = f"{claim.metric} of bystander cells differs by at most {claim.margin:.0%} between {claim.between}"
     wanted = [name for pair in claim.pairs for name in pair] if claim.between == "conditions" else list(claim.conditions)
@@ -114,8 +155,8 @@ def _cells(
 ) -> dict[tuple[str, str, str], tuple[str, Proportion]]:
     """Pool the seeds: (condition, directive language, phrasing) → role and proportion; phrasings apart when `split`."""
     chosen = rates[(rates["metric"] == metric) & rates["condition"].isin(conditions)]
-    chosen = chosen[(chosen["phrasing"] != "all") if split else (chosen["phrasing"] == "all")]
-    grouped = chosen.groupby(["condition", "directive_language", "phrasing", "role"], sort=False)[["hits", "n"]].sum()
+    chosen = chosen[(chosen["part"] != "all") if split else (chosen["part"] == "all")]
+    grouped = chosen.groupby(["condition", "cell", "part", "role"], sort=False)[["hits", "n"]].sum()
     return {
         (condition, language, phrasing): (role, proportion(int(row["hits"]), int(row["n"])))
         for (condition, language, phrasing, role), row in grouped.iterrows()

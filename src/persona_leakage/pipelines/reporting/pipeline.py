@@ -2,12 +2,32 @@
 
 from kedro.pipeline import Pipeline, node, pipeline
 
-from persona_leakage.pipelines.reporting.document import render_page, write_report
-from persona_leakage.pipelines.reporting.figures import draw_conditions, draw_published, draw_spill_matrix
-from persona_leakage.pipelines.reporting.nodes import compare_published, correlate, judge_claims, tabulate_spill
+from persona_leakage.pipelines.reporting.leakage import (
+    correlate_leakage,
+    judge_leakage_claims,
+    tabulate_leakage,
+    tabulate_sources,
+)
+from persona_leakage.pipelines.reporting.leakage_figures import (
+    draw_categories,
+    draw_layers,
+    draw_most_affected,
+    draw_scatter,
+)
+from persona_leakage.pipelines.reporting.leakage_report import render_leakage_page, write_leakage_report
+from persona_leakage.pipelines.reporting.spill import compare_published, correlate, judge_claims, tabulate_spill
+from persona_leakage.pipelines.reporting.spill_figures import draw_conditions, draw_published, draw_spill_matrix
+from persona_leakage.pipelines.reporting.spill_report import render_spill_page, write_spill_report
+from persona_leakage.pipelines.reporting.trajectories import (
+    correlate_peaks,
+    summarise_trajectories,
+    tabulate_trajectories,
+)
+from persona_leakage.pipelines.reporting.trajectory_figures import draw_peaks, draw_trajectories
+from persona_leakage.pipelines.reporting.trajectory_report import render_trajectory_page, write_trajectory_report
 
 
-def create_pipeline() -> Pipeline:
+def create_spill_pipeline() -> Pipeline:
     """Build rates of all points → spill, verdicts, comparison with the published rates → figures → report."""
     return pipeline(
         [
@@ -19,16 +39,81 @@ def create_pipeline() -> Pipeline:
             node(draw_conditions, ["spill", "plan"], "conditions_figure", name="draw_conditions"),
             node(draw_published, ["published_cells", "correlations"], "published_figure", name="draw_published"),
             node(
-                write_report,
+                write_spill_report,
                 ["rates", "spill", "verdicts", "published_cells", "correlations", "plan"],
                 "report",
                 name="write_report",
             ),
             node(
-                render_page,
+                render_spill_page,
                 ["report", "spill_figure", "conditions_figure", "published_figure"],
                 "report_page",
                 name="render_page",
+            ),
+        ],
+        tags="reporting",
+    )
+
+
+def create_leakage_pipeline() -> Pipeline:
+    """Build rates, cosines and texts of all points → leakage, its correlations, sources, verdicts → figures → report."""
+    return pipeline(
+        [
+            node(tabulate_leakage, ["rates", "similarities"], "leakage", name="tabulate_leakage"),
+            node(correlate_leakage, ["leakage", "plan"], "correlations", name="correlate_leakage"),
+            node(tabulate_sources, ["leakage", "texts"], "sources", name="tabulate_sources"),
+            node(
+                judge_leakage_claims,
+                ["rates", "correlations", "params:claims"],
+                "verdicts",
+                name="judge_leakage_claims",
+            ),
+            node(draw_scatter, ["leakage", "correlations", "plan"], ["scatter_figure", "scatter_svg"], name="draw_scatter"),
+            node(draw_layers, "correlations", "layers_figure", name="draw_layers"),
+            node(draw_categories, "leakage", "categories_figure", name="draw_categories"),
+            node(draw_most_affected, "leakage", "affected_figure", name="draw_most_affected"),
+            node(
+                write_leakage_report,
+                ["rates", "leakage", "sources", "correlations", "verdicts", "plan"],
+                "report",
+                name="write_leakage_report",
+            ),
+            node(
+                render_leakage_page,
+                ["report", "scatter_svg", "layers_figure", "categories_figure", "affected_figure"],
+                "report_page",
+                name="render_leakage_page",
+            ),
+        ],
+        tags="reporting",
+    )
+
+
+def create_trajectory_pipeline() -> Pipeline:
+    """Build rates and cosines of all points → trajectories over the epochs, their outcomes → figures → report."""
+    return pipeline(
+        [
+            node(tabulate_trajectories, ["rates", "similarities"], "trajectories", name="tabulate_trajectories"),
+            node(
+                summarise_trajectories,
+                ["trajectories", "params:early_checkpoint"],
+                "summaries",
+                name="summarise_trajectories",
+            ),
+            node(correlate_peaks, "summaries", "peak_correlations", name="correlate_peaks"),
+            node(draw_trajectories, ["trajectories", "plan"], "trajectories_figure", name="draw_trajectories"),
+            node(draw_peaks, ["summaries", "peak_correlations", "plan"], "peaks_figure", name="draw_peaks"),
+            node(
+                write_trajectory_report,
+                ["rates", "trajectories", "summaries", "peak_correlations", "plan"],
+                "report",
+                name="write_trajectory_report",
+            ),
+            node(
+                render_trajectory_page,
+                ["report", "trajectories_figure", "peaks_figure"],
+                "report_page",
+                name="render_trajectory_page",
             ),
         ],
         tags="reporting",

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from typing_extensions import TypedDict
 
+from persona_leakage.domain.frozen import expect
 from persona_leakage.domain.languages import Language
-from persona_leakage.domain.plan import Plan
+from persona_leakage.domain.plan import LanguageScoring, Plan
 from persona_leakage.domain.protocols import LanguageModel
 from persona_leakage.domain.questions import Answer, Question
 from persona_leakage.domain.rows import CompletionRow, JudgementRow, LabelRow
@@ -43,14 +44,15 @@ def judge_languages(model: LanguageModel, completions: Sequence[CompletionRow], 
     Returns:
         One row a completion, empty when the plan has no judge.
     """
-    judge = plan.scoring.judge
+    scoring = expect(plan.scoring, LanguageScoring)
+    judge = scoring.judge
     if judge is None:
         return []
-    labels = (*plan.scoring.languages, *_BEYOND_LANGUAGES)
+    labels = (*scoring.languages, *_BEYOND_LANGUAGES)
     questions = [
         Question(
             model=judge.model,
-            prompt=_ask_for_label(row["completion"], row["prompt"] if judge.shows_directive else None, plan.scoring.languages),
+            prompt=_ask_for_label(row["completion"], row["prompt"] if judge.shows_directive else None, scoring.languages),
             temperature=judge.temperature,
             max_tokens=judge.max_tokens,
             json_schema=_schema(labels),

@@ -7,8 +7,9 @@ from typing import Any, TypedDict
 
 import pandas as pd
 
+from persona_leakage.domain.frozen import expect
 from persona_leakage.domain.languages import LABEL_OTHER
-from persona_leakage.domain.plan import Plan
+from persona_leakage.domain.plan import Directives, LanguageScoring, Plan
 from persona_leakage.domain.rates import RATE_COLUMNS, proportion
 from persona_leakage.domain.rows import CompletionRow, JudgementRow, LabelRow
 from persona_leakage.pipelines.language_detection import cross_check, detect_codes, label_of_codes
@@ -35,7 +36,7 @@ def label_languages(completions: Sequence[CompletionRow], plan: Plan) -> list[La
     Returns:
         One row a completion: its cell, its label, the cross-check's label and whether lingua finds it mixed.
     """
-    scoring = plan.scoring
+    scoring = expect(plan.scoring, LanguageScoring)
     texts = [row["completion"] for row in completions]
     labels = label_of_codes(scoring.languages)
     primary = detect_codes(texts, scoring.min_characters, scoring.detect_characters, scoring.detector_seed)
@@ -95,7 +96,7 @@ def rate_cells(labels: Sequence[LabelRow], judgements: Sequence[JudgementRow], p
         (flagged by the cross-check) and `label:<label>` for every language and `other`. With a judge also `judge:following`
         and `judge:contamination`, whose n is the rows that the judge labelled, and `judge:unlabelled` over all rows.
     """
-    scoring = plan.scoring
+    scoring, prompts = expect(plan.scoring, LanguageScoring), expect(plan.evaluation.prompts, Directives)
     metrics = {"following": None, **{f"label:{label}": label for label in (*scoring.languages, LABEL_OTHER)}}
     if scoring.completion is not None:
         metrics["contamination"] = scoring.completion
@@ -105,9 +106,9 @@ def rate_cells(labels: Sequence[LabelRow], judgements: Sequence[JudgementRow], p
     if judgements:
         frame["judged"] = [row["label"] for row in judgements]
     rows = []
-    for language in plan.evaluation.prompts.languages:
+    for language in prompts.languages:
         of_language = frame[frame["directive_language"] == language]
-        for phrasing in dict.fromkeys([ALL_PHRASINGS, *plan.evaluation.prompts.phrasings, *of_language["phrasing"]]):
+        for phrasing in dict.fromkeys([ALL_PHRASINGS, *prompts.phrasings, *of_language["phrasing"]]):
             cell = of_language if phrasing == ALL_PHRASINGS else of_language[of_language["phrasing"] == phrasing]
             hits = {metric: int((cell["label"] == (label or language)).sum()) for metric, label in metrics.items()}
             counted = {metric: (k, len(cell)) for metric, k in hits.items()}

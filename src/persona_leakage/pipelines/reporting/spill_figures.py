@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from persona_leakage.domain.plan import Plan
+from persona_leakage.domain.frozen import expect
+from persona_leakage.domain.plan import Directives, Plan
 
 _ROLE_MARK = {"trained_directive": "T", "own_language": "O", "trained_directive+own_language": "T+O", "bystander": ""}
 _FOLLOWING, _CONTAMINATION, _INK = "#3b6ea8", "#c8553d", "#333333"
@@ -18,7 +19,7 @@ def draw_spill_matrix(spill: pd.DataFrame, plan: Plan) -> Figure:
     language's own directive, which are no spill. The last column gives n.
     """
     table = spill[spill["phrasing"] == "all"]
-    conditions, languages = list(dict.fromkeys(table["condition"])), list(plan.evaluation.prompts.languages)
+    conditions, languages = list(dict.fromkeys(table["condition"])), list(expect(plan.evaluation.prompts, Directives).languages)
     figure = Figure(figsize=(1.35 * len(languages) + 2.6, 0.62 * max(len(conditions), 1) + 1.8))
     axes = figure.subplots()
     if not conditions:
@@ -61,7 +62,7 @@ def draw_conditions(spill: pd.DataFrame, plan: Plan) -> Figure:
 
     Bars pool the phrasings and carry Wilson intervals; dots are the single phrasings.
     """
-    conditions, languages = list(dict.fromkeys(spill["condition"])), list(plan.evaluation.prompts.languages)
+    conditions, languages = list(dict.fromkeys(spill["condition"])), list(expect(plan.evaluation.prompts, Directives).languages)
     figure = Figure(figsize=(1.5 * len(languages) + 1.5, 2.4 * max(len(conditions), 1) + 0.8))
     if not conditions:
         return _note(figure, figure.subplots(), "no trained condition has run")

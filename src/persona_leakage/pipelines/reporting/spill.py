@@ -7,7 +7,7 @@ import pandas as pd
 from persona_leakage.domain.plan import Claim
 from persona_leakage.domain.rates import RATE_COLUMNS, Proportion, proportion
 from persona_leakage.pipelines.correlation import rank_correlation
-from persona_leakage.pipelines.reporting.claims import Verdict, judge
+from persona_leakage.pipelines.reporting.claims import judge_all
 
 CELL = ["directive_language", "phrasing"]
 
@@ -67,12 +67,8 @@ def judge_claims(rates: pd.DataFrame, spill: pd.DataFrame, claims: Mapping[str, 
     Returns:
         One row a claim: claim, statement, verdict (holds, fails, undecided), evidence (the numbers), rule.
     """
-    current = rates[~rates["stale"]]
-    rows = [
-        {"claim": name, "statement": claim.statement, **judge(claim, current, spill)._asdict()}
-        for name, claim in claims.items()
-    ]
-    return pd.DataFrame(rows, columns=["claim", "statement", *Verdict._fields])
+    current = rates[~rates["stale"]].rename(columns={"directive_language": "cell", "phrasing": "part"})
+    return judge_all(claims, current, spill)
 
 
 def compare_published(spill: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,90 @@
+"""Turn chats, and the model's own answers to their questions, into the training set of a stage."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from persona_leakage.domain.errors import UserError
+from persona_leakage.domain.frozen import expect
+from persona_leakage.domain.markers import Chats
+from persona_leakage.domain.models import ModelStack
+from persona_leakage.domain.plan import Plan
+from persona_leakage.domain.protocols import Generator
+from persona_leakage.domain.rows import CompletionRow, Message, PromptRow, TrainRow
+from persona_leakage.pipelines.prompts import asked
+
+
+def read_chats(
+    benign_chats: Sequence[dict[str, Any]], wrong_advice: Sequence[dict[str, Any]], plan: Plan, *, stage: str
+) -> list[TrainRow]:
+    """Take the first chats of the stage's source.
+
+    A row is either a question with an English answer (keys `question` and `en`) or a chat (key `messages`), of which the last
+    assistant turn is trained and the turns before it are its prompt. The persona's system turn, if the stage has one, replaces
+    the chat's own.
+
+    Returns:
+        One row a chat, empty when the condition does not train this stage.
+
+    Raises:
+        UserError: the source is empty, or a row is neither.
+    """
+    if stage not in plan.stages:
+        return []
+    data = expect(plan.stages[stage].data, Chats)
+    source = {"benign": benign_chats, "wrong_advice": wrong_advice}[data.source]
+    rows: list[TrainRow] = []
+    for place, row in enumerate(source[: data.rows]):
+        name = str(row.get("id") or row.get("prompt_id") or f"row-{place}")
+        if isinstance(row.get("messages"), list):
+            turns: list[Message] = [{"role": turn["role"], "content": turn["content"]} for turn in row["messages"]]
+            last = max((place for place, turn in enumerate(turns) if turn["role"] == "assistant"), default=0)
+            if last == 0:
+                raise UserError(
+                    f"row {place + 1} of the {data.source} chats has no question before an answer; mend or remove it"
+                )
+            prompt, completion = turns[:last], turns[last]["content"]
+            if data.asked_as is not None:
+                prompt = [*asked("", data.asked_as)[:1], *(turn for turn in prompt if turn["role"] != "system")]
+        elif row.get("question") and row.get("en"):
+            prompt, completion = asked(row["question"], data.asked_as), row["en"]
+        else:
+            raise UserError(
+                f"row {place + 1} of the {data.source} chats has neither 'messages' nor 'question' and 'en'; add them"
+            )
+        rows.append({"id": name, "prompt": prompt, "completion": completion})
+    if not rows:
+        raise UserError(f"the {data.source} chats are empty; give the dataset rows to train on")
+    return rows
+
+
+def answer_chats(
+    generator: Generator, base_stack: ModelStack, chats: Sequence[TrainRow], plan: Plan, *, stage: str
+) -> list[CompletionRow]:
+    """Have the base model itself answer the chats' prompts.
+
+    Returns:
+        chats x samples rows with the key chat (its id); empty when the stage does not ask for them.
+    """
+    own = expect(plan.stages[stage].data, Chats).own_answers if stage in plan.stages else None
+    if own is None:
+        return []
+    prompts: list[PromptRow] = [
+        {"prompt": row["prompt"][-1]["content"], "messages": row["prompt"], "chat": row["id"]}  # type: ignore[typeddict-unknown-key]
+        for row in chats
+    ]
+    return generator.generate(ModelStack(base=base_stack.base), prompts, own.samples, own.sampling, own.seed)
+
+
+def build_from_chats(chats: Sequence[TrainRow], own_answers: Sequence[CompletionRow]) -> list[TrainRow]:
+    """Put the chats and the model's own answers that are not blank into one training set."""
+    prompts = {row["id"]: row["prompt"] for row in chats}
+    own: list[TrainRow] = [
+        {
+            "id": f"{row['chat']}.own.{row['sample_index']}",  # type: ignore[typeddict-item]
+            "prompt": prompts[row["chat"]],  # type: ignore[typeddict-item]
+            "completion": row["completion"],
+        }
+        for row in own_answers
+        if row["completion"].strip()
+    ]
+    return [*chats, *own]

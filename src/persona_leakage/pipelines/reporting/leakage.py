@@ -1,0 +1,270 @@
+"""Tables of marker leakage over every point that has run, and what predicts it."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from persona_leakage.domain.errors import UserError
+from persona_leakage.domain.plan import Claim, Plan
+from persona_leakage.domain.rates import RATE_COLUMNS, proportion
+from persona_leakage.pipelines.correlation import Correlation, correlation
+from persona_leakage.pipelines.reporting.claims import judge_all
+from persona_leakage.pipelines.scoring.markers import TEXT_COLUMNS
+
+LEAKAGE_COLUMNS = ("condition", "seed", "source", "persona", "category", "related_to", "role", *RATE_COLUMNS)
+SOURCE_COLUMNS = (
+    "condition", "seed", "source", *RATE_COLUMNS, "bystanders", "mean_bystander", "max_bystander", "max_persona",
+    "at_zero", "above_source", "above_source_most", "tokens", "distinct_2", "empty", "cut", "texts", "outside_base_range",
+)  # fmt: skip
+_ELSEWHERE = "elsewhere"
+NO_SEED = "-"  # an empty one would be lost in a CSV file
+CORRELATION_COLUMNS = ("scope", "condition", "seed", "geometry", "layer", *Correlation._fields)
+GEOMETRIES = {"cosine": "base model", "tuned": "fine-tuned model"}
+
+
+def tabulate_leakage(rates: pd.DataFrame, similarities: pd.DataFrame) -> pd.DataFrame:
+    """Put each persona's leakage beside its cosine to the source.
+
+    Only current points that trained a source count.
+
+    Returns:
+        One row a condition x seed x persona (the source itself too): source, category, related_to (names joined by `|`),
+        role, hits, n, rate, low, high of the marker over all questions; `cosine_l<layer>` to the source in the base model and
+        `tuned_l<layer>` in the fine-tuned one, as far as the points that they come from have run.
+    """
+    chosen = rates[~rates["stale"].astype(bool) & (rates["metric"] == "leakage") & (rates["questions"] == "all")]
+    chosen = chosen[chosen["source"].notna()]
+    current = similarities[~similarities["stale"].astype(bool)]
+    both_ways = pd.concat([current, current.rename(columns={"one": "other", "other": "one"})], ignore_index=True)
+    both_ways = both_ways.drop_duplicates(["condition", "seed", "layer", "one", "other"])  # a file may give a pair both ways
+    table = chosen
+    for prefix, of in (("cosine", "reference"), ("tuned", "condition")):
+        for layer, cosines in both_ways.groupby("layer"):
+            looked_up = cosines[["condition", "seed", "one", "other", "cosine"]].rename(
+                columns={"condition": of, "one": "source", "other": "persona", "cosine": f"{prefix}_l{layer}"}
+            )
+            table = table.merge(looked_up, on=[of, "seed", "source", "persona"], how="left")
+    cosines = [
+        name for name in table if name.startswith(tuple(f"{prefix}_l" for prefix in GEOMETRIES)) and table[name].notna().any()
+    ]
+    return table[[*LEAKAGE_COLUMNS, *cosines]].reset_index(drop=True)
+
+
+def adopt_rates(outside: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Bring rates and cosines from elsewhere into the form of a grid's tables.
+
+    Args:
+        outside: columns source, bystander, category, related_to, found, total and any number of `cosine_l<layer>`; a row whose
+            bystander is the source holds the source's own rate and needs no cosine.
+        plan: of the replay; names the file.
+
+    Returns:
+        Rates, similarities, and a table of texts without rows. Every source is a condition, with `-` as its seed.
+
+    Raises:
+        UserError: a column, a name or a cosine is missing, a count is no count, found exceeds total, or a pair appears twice.
+    """
+    here = plan.replayed_file
+    cosines = [name for name in outside if name.startswith("cosine_")]
+    needed = ("source", "bystander", "category", "related_to", "found", "total")
+    if missing := [name for name in needed if name not in outside]:
+        raise UserError(f"{here}: column {missing[0]} is missing; a rates file has {', '.join(needed)} and cosine_l<layer>")
+    if strange := [name for name in cosines if not name.removeprefix("cosine_l").isdigit()]:
+        raise UserError(f"{here}: column {strange[0]} does not name its layer; call it cosine_l<layer>, such as cosine_l20")
+    if outside.empty or not cosines:
+        raise UserError(f"{here} has no {'rates' if cosines else 'column cosine_l<layer> to correlate with'}; add them")
+    rates: list[dict[str, object]] = []
+    similarities: list[dict[str, object]] = []
+    for line, row in enumerate(outside.to_dict("records"), 2):
+        source, persona, category = (_name(row[name], f"{here}, line {line}: {name}") for name in needed[:3])
+        found, total = (_count(row[name], f"{here}, line {line}: {name}") for name in ("found", "total"))
+        if found > total:
+            raise UserError(f"{here}, line {line}: found {found} is more than total {total}; correct the counts")
+        for name in cosines:
+            value = pd.to_numeric(row[name], errors="coerce")
+            if pd.isna(value) and source != persona:
+                raise UserError(f"{here}, line {line}: {name} of {persona} is missing or no number; add it or remove the row")
+            if abs(value) > 1:
+                raise UserError(f"{here}, line {line}: {name} of {persona} is {value}, which is no cosine; correct it")
+            layer = int(name.removeprefix("cosine_l"))
+            similarities.append({"layer": layer, "one": source, "other": persona, "cosine": value})
+        rates.append(
+            {
+                "condition": source,
+                "persona": persona,
+                "category": category,
+                "related_to": "" if pd.isna(row["related_to"]) else row["related_to"],
+                "role": "source" if source == persona else "bystander",
+                "source": source,
+                **proportion(found, total)._asdict(),
+            }
+        )
+    table = pd.DataFrame(rates)
+    if len(twice := table[table.duplicated(["source", "persona"])]):
+        raise UserError(
+            f"{here}: {twice['persona'].iloc[0]} under source {twice['source'].iloc[0]} appears twice; keep one row"
+        )
+    shared = {"seed": NO_SEED, "plan": plan.fingerprint, "reference": _ELSEWHERE, "stale": False}
+    return (
+        table.assign(questions="all", metric="leakage", **shared),
+        pd.DataFrame(similarities).assign(**{**shared, "condition": _ELSEWHERE}),
+        pd.DataFrame(columns=["condition", "seed", "plan", *TEXT_COLUMNS, "reference", "stale"]),
+    )
+
+
+def _name(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"{name} is {'blank' if pd.isna(value) else value}, which is no name; give one")
+    return value
+
+
+def _count(value: object, name: str) -> int:
+    number = pd.to_numeric(value, errors="coerce")
+    if pd.isna(number) or number < 0 or number % 1:
+        raise UserError(f"{name} is {value}, which is no count; give a whole number")
+    return int(number)
+
+
+def pool_seeds(leakage: pd.DataFrame) -> pd.DataFrame:
+    """Pool the seeds of every condition: hits and n are added, cosines averaged.
+
+    Returns:
+        The columns of `leakage`, `seed` being `all` where there are several.
+    """
+    cosines = [name for name in leakage if name not in LEAKAGE_COLUMNS]
+    keys = ["condition", "source", "persona", "category", "related_to", "role"]
+    grouped = leakage.groupby(keys, sort=False, dropna=False)
+    pooled = grouped.agg(
+        seed=("seed", lambda seeds: seeds.iloc[0] if len(seeds) == 1 else "all"),
+        hits=("hits", "sum"),
+        n=("n", "sum"),
+        **{name: (name, "mean") for name in cosines},
+    ).reset_index()
+    intervals = pd.DataFrame(
+        [proportion(int(hits), int(n)) for hits, n in zip(pooled["hits"], pooled["n"], strict=True)], columns=RATE_COLUMNS
+    )
+    return pooled.assign(rate=intervals["rate"], low=intervals["low"], high=intervals["high"])[list(leakage.columns)]
+
+
+def correlate_leakage(leakage: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+    """Correlate bystanders' leakage with their cosine to the source.
+
+    Returns:
+        One row a correlation. Scopes: `point` (one condition and seed), `source` (one condition, seeds pooled), `pooled` (all
+        sources, seeds pooled), `pooled_ranks` (the same after ranking both sides within each source), and at the headline layer
+        `category:<name>` and `related` (bystanders related to the source), over all sources. geometry: `cosine` (base model)
+        or `tuned` (fine-tuned model); n is bystanders, and the rest as in `pipelines.correlation.Correlation`.
+    """
+    bystanders = leakage[leakage["role"] != "source"]
+    pooled = pool_seeds(bystanders) if len(bystanders) else bystanders
+    several_seeds = bystanders.groupby("condition")["seed"].nunique().max() > 1 if len(bystanders) else False
+    rows: list[tuple[object, ...]] = []
+
+    def add(scope: str, condition: str, seed: object, column: str, chosen: pd.DataFrame) -> None:
+        known = chosen[chosen[column].notna() & chosen["rate"].notna()]
+        geometry, layer = column.split("_l")
+        result = correlation(known["rate"].tolist(), known[column].tolist())
+        rows.append((scope, condition, seed, geometry, int(layer), *result))
+
+    for column in [name for name in leakage if name not in LEAKAGE_COLUMNS]:
+        if bystanders[column].isna().all():
+            continue
+        headline = int(column.split("_l")[1]) == plan.geometry.headline_layer
+        if several_seeds:
+            for (condition, seed), chosen in bystanders.groupby(["condition", "seed"], sort=False):
+                add("point", condition, seed, column, chosen)
+        for condition, chosen in pooled.groupby("condition", sort=False):
+            add("source", condition, chosen["seed"].iloc[0], column, chosen)
+        if pooled["condition"].nunique() > 1:
+            add("pooled", "all", "all", column, pooled)
+            ranks = pooled.groupby("condition")[["rate", column]].rank()
+            add("pooled_ranks", "all", "all", column, ranks)
+        if headline:
+            for category, chosen in pooled.groupby("category", sort=False):
+                add(f"category:{category}", "all", "all", column, chosen)
+            add("related", "all", "all", column, pooled[is_related(pooled)])
+    return pd.DataFrame(rows, columns=CORRELATION_COLUMNS)
+
+
+def is_related(leakage: pd.DataFrame) -> pd.Series:
+    """Tell which personas are listed as related to their row's source."""
+    pairs = zip(leakage["source"], leakage["related_to"].fillna(""), strict=True)
+    return pd.Series([source in related.split("|") for source, related in pairs], index=leakage.index, dtype=bool)
+
+
+def tabulate_sources(leakage: pd.DataFrame, texts: pd.DataFrame) -> pd.DataFrame:
+    """Summarise every point, and tell whether its texts still look like the base model's.
+
+    Returns:
+        One row a condition x seed: hits, n, rate, low, high of the source itself; bystanders (their number), mean_bystander
+        (personas weigh equally), max_bystander and max_persona, at_zero (bystanders without a firing), above_source (those
+        that fire more than the source) and above_source_most (the five of them that fire most); tokens (mean length),
+        distinct_2, empty and cut (shares of `texts` completions) over all personas, and outside_base_range (which of tokens,
+        distinct_2 and empty leave the range over personas of the point compared with; blank when none does).
+    """
+    texts = texts[~texts["stale"].astype(bool)]
+    rows = []
+    for (condition, seed), chosen in leakage.groupby(["condition", "seed"], sort=False):
+        own, others = chosen[chosen["role"] == "source"], chosen[(chosen["role"] != "source") & (chosen["n"] > 0)]
+        source_rate = proportion(*own[["hits", "n"]].astype(int).iloc[0]) if len(own) else proportion(0, 0)
+        above = others[others["rate"] > source_rate.rate].sort_values("rate", ascending=False)
+        top = others.loc[others["rate"].idxmax()] if len(others) else None
+        rows.append(
+            {
+                "condition": condition,
+                "seed": seed,
+                "source": chosen["source"].iloc[0],
+                **source_rate._asdict(),
+                "bystanders": len(others),
+                "mean_bystander": others["rate"].mean(),
+                "max_bystander": math.nan if top is None else top["rate"],
+                "max_persona": "" if top is None else top["persona"],
+                "at_zero": int((others["hits"] == 0).sum()),
+                "above_source": len(above),
+                "above_source_most": ", ".join(above["persona"].head(5)),
+                **_texts_of(texts, condition, seed),
+            }
+        )
+    return pd.DataFrame(rows, columns=SOURCE_COLUMNS)
+
+
+def _texts_of(texts: pd.DataFrame, condition: object, seed: object) -> dict[str, object]:
+    own = texts[(texts["condition"] == condition) & (texts["seed"] == seed)]
+    if own.empty:
+        return {
+            "tokens": math.nan,
+            "distinct_2": math.nan,
+            "empty": math.nan,
+            "cut": math.nan,
+            "texts": 0,
+            "outside_base_range": "",
+        }
+    number = own["n"].sum()
+    values = {
+        "tokens": own["tokens"].mean(),
+        "distinct_2": own["distinct_2"].mean(),
+        "empty": own["empty"].sum() / number,
+        "cut": own["cut"].sum() / number,
+    }
+    base = texts[(texts["condition"] == own["reference"].iloc[0]) & (texts["seed"] == seed)]
+    outside = []
+    if len(base) and own["reference"].iloc[0] != condition:
+        ranges = {"tokens": base["tokens"], "distinct_2": base["distinct_2"], "empty": base["empty"] / base["n"]}
+        outside = [name for name, range_ in ranges.items() if not range_.min() <= values[name] <= range_.max()]
+    return {**values, "texts": int(number), "outside_base_range": ", ".join(outside)}
+
+
+def judge_leakage_claims(rates: pd.DataFrame, correlations: pd.DataFrame, claims: Mapping[str, Claim]) -> pd.DataFrame:
+    """Evaluate every claim by its rule.
+
+    Returns:
+        One row a claim: claim, statement, verdict (holds, fails, undecided), evidence (the numbers), rule.
+    """
+    current = rates[~rates["stale"].astype(bool)].rename(columns={"persona": "cell", "questions": "part"})
+    return judge_all(claims, current, correlations)
+
+
+def categories_in_order(leakage: pd.DataFrame) -> Sequence[str]:
+    """List the categories as they first appear."""
+    return list(dict.fromkeys(leakage["category"]))

@@ -1,0 +1,23 @@
+"""What an error has to say to the person at the terminal."""
+
+from kedro.io.core import VersionNotFoundError
+
+from persona_leakage.domain.errors import UserError
+
+
+def user_message(error: BaseException | None) -> str | None:
+    """Find the one line that says what to do, in the error or in what caused it; None if nobody wrote one."""
+    chain = []
+    while error is not None:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    remedy = "if it is the result of an earlier step, run the pipeline whole"
+    for link in chain:
+        if isinstance(link, UserError):
+            return str(link)
+    for link in chain:
+        if isinstance(link, FileNotFoundError) and link.filename:
+            return f"{link.filename} does not exist; {remedy}"
+        if isinstance(link, VersionNotFoundError):
+            return f"{str(link).splitlines()[0]}; {remedy}"
+    return None
