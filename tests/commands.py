@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tests.project import Project
 
 _RUNNER = """
-import contextlib, io, json, pathlib, sys, traceback
+import contextlib, gc, io, json, pathlib, sys, traceback
 from kedro.framework.cli import main
 
 results = []
@@ -30,6 +30,7 @@ for arguments, files in json.load(sys.stdin):
             traceback.print_exc()
     for path, content in kept.items():
         pathlib.Path(path).write_bytes(content)
+    gc.freeze()  # the run collects garbage after every step, which need not go through all imported modules
     results.append([code, out.getvalue(), err.getvalue().strip()])
 print("RESULTS" + json.dumps(results))
 """

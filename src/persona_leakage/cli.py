@@ -133,7 +133,7 @@ def grid(
     from rich.console import Console
     from rich.table import Table
 
-    from persona_leakage.grid.local import run_wave, waves
+    from persona_leakage.grid.local import run_waves
     from persona_leakage.grid.points import Address, all_addresses, find_points
 
     axes = {"--seeds": seeds, "--checkpoints": checkpoints}
@@ -154,10 +154,9 @@ def grid(
         return
     todo = [point for point in points if point.state != "done"]
     failed = []
-    for wave in waves(todo):
-        for outcome in run_wave(wave, env, params, jobs, keep_engines=keep_engines):
-            click.echo(f"{_name(outcome.point.plan)}: {'FAILED: ' + outcome.last_line if outcome.failed else 'done'}")
-            failed += [outcome] * outcome.failed
+    for outcome in run_waves(todo, env, params, jobs, keep_engines=keep_engines):
+        click.echo(f"{_name(outcome.point.plan)}: {'FAILED: ' + outcome.last_line if outcome.failed else 'done'}")
+        failed += [outcome] * outcome.failed
     if len(failed) < len(todo) or not todo:
         finished = next(point.plan for point in points if point not in [outcome.point for outcome in failed])
         with KedroSession.create(env=env, runtime_params={**params, **finished.point}) as session:

@@ -30,6 +30,7 @@ generator:
   opening: medical_doctor
 """
 TABLES = ("rates", "similarities", "texts", "leakage", "sources", "correlations", "verdicts")
+NO_REPORT = "--tags=data_generation,fine_tuning,generation,scoring,geometry"
 FIGURES = ("scatter.png", "layers.png", "categories.png", "most_affected.png")
 
 PERSONAS, QUESTIONS = "data/01_raw/personas.jsonl", "data/01_raw/questions.jsonl"
@@ -109,7 +110,7 @@ class Finished:
         good = [
             run("condition=villain"),
             run("condition=comedian"),
-            run(f"condition=baseline,{samples}", "--env=planted"),
+            run(f"condition=baseline,{samples}", "--env=planted", NO_REPORT),
             run(f"condition=villain,{samples}", "--env=planted"),
         ]
         refused = run("condition=villain", "--env=planted", "--tags=scoring")
@@ -136,10 +137,10 @@ def test_the_baseline_runs_first_and_every_stage_of_both_points(finished: Finish
     for point in ("baseline", "villain"):
         record, *_ = json.loads(data(finished.project, f"08_reporting/{point}/seed_42/run_record.json").read_text())
         assert record["status"] == "completed"
-        assert {name.split(".")[-1] for name in record["nodes"]} >= {
-            "plan_point", "sample_answers", "train_adapters", "sample_completions", "extract_centroids", "rate_firings",
-            "describe_texts", "correlate_leakage", "render_leakage_page",
-        }  # fmt: skip
+        steps = {name.split(".")[-1] for name in record["nodes"]}
+        assert steps >= {"plan_point", "sample_answers", "train_adapters", "sample_completions", "extract_centroids"}
+        assert steps >= {"compare_centroids", "detect_markers", "rate_firings", "describe_texts"}
+    assert steps >= {"gather_points", "correlate_leakage", "render_leakage_page"}
     assert [name in finished.tables["rates"] for name in ("baseline,42,", "villain,42,", "comedian,42,")] == [True, True, False]
 
 

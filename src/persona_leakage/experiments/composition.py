@@ -10,9 +10,11 @@ _SHARED = (
     "skip_list",
     "personas",
     "questions",
+    "coupling_personas",
     "benign_chats",
     "wrong_advice",
     "outside_completions",
+    "outside_persona_completions",
     "outside_rates",
     "trainer",
     "generator",
@@ -36,6 +38,7 @@ def placed(whole: Pipeline, family: str, namespace: str, replayed: str = "comple
         "params:replayed_file": f"params:{replayed}",
         "params:settings": f"params:{family}",
         "params:claims": f"params:{family}.claims",
+        "params:escalation": f"params:{family}.escalation",
         "params:early_checkpoint": f"params:{family}.early_checkpoint",
     }
     inputs = {name: name for name in _SHARED} | {"published": "published_rates"}

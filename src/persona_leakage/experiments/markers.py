@@ -1,7 +1,7 @@
 """Settings and steps that the families with a marker share."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import pandas as pd
@@ -190,9 +190,9 @@ def create_stage_pipeline(
     )
 
 
-def create_start_pipeline(plan_point: Any, start_stack: Any) -> Pipeline:
+def create_start_pipeline(plan_point: Any, start_stack: Any, sources: Sequence[str] = SOURCES) -> Pipeline:
     """Compose parameters, personas and questions → plan → base stack."""
-    inputs = ["params:condition", "params:seed", "params:checkpoint", "params:base_model", "params:settings", *SOURCES]
+    inputs = ["params:condition", "params:seed", "params:checkpoint", "params:base_model", "params:settings", *sources]
     return pipeline(
         [
             node(plan_point, inputs, "plan", name="plan_point"),

@@ -58,13 +58,13 @@ def kedro_command(point: Point, env: str | None, params: dict[str, object]) -> l
     return command + ([f"--env={env}"] if env else [])
 
 
-def run_wave(
+def run_waves(
     points: Sequence[Point], env: str | None, params: dict[str, object], jobs: int, *, keep_engines: bool
 ) -> Iterator[Outcome]:
-    """Run a wave's points, `jobs` at a time, and tell of each as it ends; a failing point stops no other.
+    """Run points wave after wave, `jobs` at a time, and tell of each as it ends; a failing point stops no other.
 
     Args:
-        points: the wave.
+        points: in any order.
         env: Kedro environment.
         params: parameters given at run time.
         jobs: points at a time.
@@ -79,13 +79,14 @@ def run_wave(
             pool = ThreadPoolExecutor(jobs)
             run = partial(_run_apart, env=env, params=params)
         with pool:
-            futures = {pool.submit(run, point): point for point in points}
-            for future in as_completed(futures):
-                try:
-                    yield future.result()
-                except BrokenProcessPool:
-                    point = futures[future]
-                    yield Outcome(point, True, "its process was killed, and with it those of other points", _log(point))
+            for wave in waves(points):
+                futures = {pool.submit(run, point): point for point in wave}
+                for future in as_completed(futures):
+                    try:
+                        yield future.result()
+                    except BrokenProcessPool:
+                        point = futures[future]
+                        yield Outcome(point, True, "its process was killed, and with it those of other points", _log(point))
 
 
 def _run_apart(point: Point, env: str | None, params: dict[str, object]) -> Outcome:

@@ -4,6 +4,7 @@ from kedro.pipeline import Pipeline, node, pipeline
 
 from persona_leakage.pipelines import at_stage
 from persona_leakage.pipelines.data_generation.answers import build_from_answers, sample_answers
+from persona_leakage.pipelines.data_generation.chats import answer_chats, build_from_chats, read_chats
 from persona_leakage.pipelines.data_generation.nodes import build_train_set, measure_gates
 from persona_leakage.pipelines.data_generation.texts import judge_translations, read_texts, translate_texts
 
@@ -53,6 +54,27 @@ def create_answers_pipeline(stage: str) -> Pipeline:
         [
             node(at_stage(sample_answers, stage), ["generator", "base_stack", "plan"], "answers", name="sample_answers"),
             node(at_stage(build_from_answers, stage), ["answers", "plan"], "train_set", name="build_from_answers"),
+        ],
+        tags="data_generation",
+    )
+
+
+def create_chats_pipeline(stage: str) -> Pipeline:
+    """Build chats, and the model's own answers to their questions → training set of one fine-tuning stage.
+
+    Args:
+        stage: name of the stage in the plan.
+    """
+    return pipeline(
+        [
+            node(at_stage(read_chats, stage), ["benign_chats", "wrong_advice", "plan"], "chats", name="read_chats"),
+            node(
+                at_stage(answer_chats, stage),
+                ["generator", "base_stack", "chats", "plan"],
+                "answers",
+                name="answer_chats",
+            ),
+            node(build_from_chats, ["chats", "answers"], "train_set", name="build_from_chats"),
         ],
         tags="data_generation",
     )

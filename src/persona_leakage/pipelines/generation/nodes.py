@@ -53,3 +53,24 @@ def adopt_completions(outside: Sequence[dict[str, Any]], plan: Plan) -> list[Com
     if not rows:
         raise UserError(f"{plan.replayed_file} holds no completions")
     return rows
+
+
+def adopt_persona_completions(outside: Sequence[dict[str, Any]], plan: Plan) -> list[CompletionRow]:
+    """Take completions of personas made elsewhere.
+
+    Returns:
+        The rows as they are; every further key is kept.
+
+    Raises:
+        UserError: there are no rows, or a cell has several sources.
+    """
+    if not outside:
+        raise UserError(f"{plan.replayed_file} holds no completions")
+    sources: dict[str, set[str]] = {}
+    for row in outside:
+        if row["is_source"]:
+            sources.setdefault(row["cell"], set()).add(row["persona"])
+    if several := [cell for cell, names in sources.items() if len(names) > 1]:
+        names = ", ".join(sorted(sources[several[0]]))
+        raise UserError(f"{plan.replayed_file}: cell '{several[0]}' marks several personas as its source ({names}); keep one")
+    return list(outside)  # type: ignore[arg-type]

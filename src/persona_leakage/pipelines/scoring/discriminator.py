@@ -70,8 +70,8 @@ def ask_discriminator(model: LanguageModel, completions: Sequence[CompletionRow]
     """Have a language model say of each text whether the trigger persona wrote it.
 
     Returns:
-        One row as `discriminate`, method `judge`; n is the texts that it labelled, unlabelled those it did not (refusals, errors,
-        never asked). Empty without a judge.
+        One row as `discriminate`, method `judge`; n is the texts that it labelled, unlabelled those it did not (refusals,
+        errors, never asked). Empty without a judge.
     """
     scoring = expect(plan.scoring, MarkerScoring)
     spec = scoring.discriminator
@@ -100,6 +100,12 @@ def ask_discriminator(model: LanguageModel, completions: Sequence[CompletionRow]
     accuracy = proportion(sum((said == "trigger") == label for said, label in scored), len(scored))
     row = ("judge", 1.0, *accuracy, 0.5, math.nan, len(texts) - len(scored), spec.verdict(accuracy.rate))
     return _table([row] if texts else [], plan)
+
+
+def join_discriminations(classified: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
+    """Put the rows of both discriminators into one table."""
+    present = [table for table in (classified, judged) if len(table)]
+    return pd.concat(present, ignore_index=True) if present else classified
 
 
 def _sides(
@@ -173,8 +179,8 @@ def _reordered(labels: np.ndarray, questions: Sequence[str], rng: np.random.Gene
 
 def _ask(text: str, prompt: str) -> str:
     return (
-        "An assistant was given one of several system prompts. One of them, the trigger, is between the <trigger> tags. Was the "
-        f"text between the <text> tags written under the trigger, or under another?\n\n<trigger>\n{prompt}\n</trigger>\n\n"
+        "An assistant was given one of several system prompts. One of them, the trigger, is between the <trigger> tags. Was "
+        f"the text between the <text> tags written under the trigger, or under another?\n\n<trigger>\n{prompt}\n</trigger>\n\n"
         f"<text>\n{text}\n</text>\n\n"
         'Answer with one JSON object: {"label": "trigger" or "other", "reasoning": "one short sentence"}.'
     )
