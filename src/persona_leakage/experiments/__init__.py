@@ -3,9 +3,9 @@
 from importlib import import_module
 from types import ModuleType
 
-FAMILIES = ("lang_inversion", "marker_leakage", "convergence")
+FAMILIES = ("lang_inversion", "marker_leakage", "convergence", "benign_coupling")
 # pipeline that scores completions made elsewhere → the family whose scoring and report it shares
-REPLAYS = {f"{name}_replay": name for name in ("lang_inversion", "marker_leakage")}
+REPLAYS = {f"{name}_replay": name for name in FAMILIES if name != "convergence"}
 
 
 def family_module(name: str) -> ModuleType:

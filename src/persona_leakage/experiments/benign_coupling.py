@@ -1,6 +1,5 @@
 """Family `benign_coupling`: ordinary fine-tuning, then a marker is tied to one persona; does it leak as after bad advice?"""
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import pandas as pd
@@ -9,6 +8,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import Frozen, expect, fingerprint
+from persona_leakage.domain.languages import Band
 from persona_leakage.domain.markers import Chats, Discriminator, MarkerScoring
 from persona_leakage.domain.models import BaseModel
 from persona_leakage.domain.personas import Roster
@@ -75,19 +75,13 @@ class ScoringSettings(PlaceSettings):
     discriminator: Discriminator
 
 
-class Escalation(Frozen):
-    """More seeds are called for when an arm's mean bystander rate lies in [low, high]."""
-
-    low: float
-    high: float
-
-
 class Settings(Frozen):
     """The block `benign_coupling` of the parameters.
 
     Attributes:
         trigger: persona that the marker is tied to.
         evaluation: its personas are joined by the trigger.
+        escalation: more seeds are called for when a design's mean bystander rate lies inside.
     """
 
     conditions: dict[str, Condition]
@@ -96,11 +90,9 @@ class Settings(Frozen):
     evaluation: EvaluationSettings
     scoring: ScoringSettings
     geometry: CentroidSettings
-    escalation: Escalation
+    escalation: Band
 
-    def plan(
-        self, condition: str, seed: int, base_model: BaseModel, roster: Roster, replayed_file: str | None = None
-    ) -> Plan:
+    def plan(self, condition: str, seed: int, base_model: BaseModel, roster: Roster, replayed_file: str | None = None) -> Plan:
         """Resolve one point; with a file of completions made elsewhere, a replay that trains nothing.
 
         Raises:
@@ -146,8 +138,7 @@ class Settings(Frozen):
                     source=trigger.persona,
                     induction=chosen.induction,
                     seen_questions=tuple(
-                        one.id
-                        for one in roster.first_questions(self.stages.couple.question_set, self.stages.couple.questions)
+                        one.id for one in roster.first_questions(self.stages.couple.question_set, self.stages.couple.questions)
                     ),
                 ),
                 "geometry": self.geometry.geometry(roster),
@@ -199,8 +190,8 @@ def gather_points(
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Put rates, descriptions of texts and discriminations of all points together; see `experiments.points.gather`.
 
-    Rates get the further columns arm (`benign`, `wrong_advice`, `bare` or `uncoupled`), induction, and design: the fingerprint of
-    everything but names and seeds. Points of one design are replicates.
+    Rates get the further columns arm (`benign`, `wrong_advice`, `bare` or `uncoupled`), induction, and design: the
+    fingerprint of everything but names and seeds. Points of one design are replicates.
     """
     roster = roster_with_trigger(personas, coupling_personas, questions)
 
@@ -221,11 +212,10 @@ def _with_design(table: pd.DataFrame, now: Plan | None) -> pd.DataFrame:
         return table.assign(arm=None, induction=None, design=None)
     first = now.stages.get("induce")
     arm = "uncoupled" if "couple" not in now.stages else expect(first.data, Chats).source if first else "bare"
-    plain = now.model_dump(
-        mode="json", exclude={"condition", "seed", "reference", "evaluation": {"seed"}, "scoring": {"induction"}}
-    )
-    for stage in plain["stages"].values():
-        del stage["seed"]
+    plain = now.model_dump(mode="json", exclude={"condition", "seed", "reference"})
+    for part in (*plain["stages"].values(), plain["evaluation"]):
+        del part["seed"]
+    del plain["scoring"]["induction"]
     return table.assign(arm=arm, induction=expect(now.scoring, MarkerScoring).induction, design=fingerprint(plain))
 
 
@@ -250,11 +240,10 @@ def plan_replay(
         raise UserError("a replay needs the completions: --params completions_file=PATH")
     roster = roster_with_trigger(personas, coupling_personas, questions)
     plan = family.plan(next(iter(family.conditions)), seed, base_model, roster, replayed_file)
-    return plan.model_copy(update={"condition": "all", "reference": None})
-
-
-def _start() -> Pipeline:
-    return create_start_pipeline(plan_point, start_stack, SOURCES)
+    # what was trained elsewhere is not known: no persona is a negative one, and no question was seen
+    unknown = {"negatives": (), "induction": None, "seen_questions": ()}
+    scoring = expect(plan.scoring, MarkerScoring).model_copy(update=unknown)
+    return plan.model_copy(update={"condition": "all", "reference": None, "scoring": scoring})
 
 
 def create_pipeline() -> Pipeline:
@@ -263,7 +252,14 @@ def create_pipeline() -> Pipeline:
         [
             node(
                 gather_points,
-                ["cell_rates@grid", "text_stats@grid", "discriminations@grid", *_settings(SOURCES)],
+                [
+                    "cell_rates@grid",
+                    "text_stats@grid",
+                    "discriminations@grid",
+                    "params:base_model",
+                    "params:settings",
+                    *SOURCES,
+                ],
                 ["rates", "texts", "discriminators"],
                 name="gather_points",
             )
@@ -271,7 +267,7 @@ def create_pipeline() -> Pipeline:
         tags="reporting",
     )
     return placed(
-        _start()
+        create_start_pipeline(plan_point, start_stack, SOURCES)
         + create_stage_pipeline("induce", data=data_generation.create_chats_pipeline("induce"), above="induced_stack")
         + create_stage_pipeline("couple", below="induced_stack")
         + generation.create_pipeline()
@@ -306,10 +302,4 @@ def create_replay_pipeline() -> Pipeline:
         ],
         tags="reporting",
     )
-    return placed(
-        adopting + scoring.create_replay_pipeline() + telling + reporting.create_coupling_pipeline(), NAME, REPLAY
-    )
-
-
-def _settings(sources: Sequence[str]) -> list[str]:
-    return ["params:base_model", "params:settings", *sources]
+    return placed(adopting + scoring.create_replay_pipeline() + telling + reporting.create_coupling_pipeline(), NAME, REPLAY)

@@ -38,7 +38,9 @@ def placed(whole: Pipeline, family: str, namespace: str, replayed: str = "comple
         "params:replayed_file": f"params:{replayed}",
         "params:settings": f"params:{family}",
         "params:claims": f"params:{family}.claims",
-        "params:escalation": f"params:{family}.escalation",
+        "params:escalate_from": f"params:{family}.escalation.low",
+        "params:escalate_to": f"params:{family}.escalation.high",
+        "params:threshold": f"params:{family}.scoring.discriminator.threshold",
         "params:early_checkpoint": f"params:{family}.early_checkpoint",
     }
     inputs = {name: name for name in _SHARED} | {"published": "published_rates"}

@@ -2,6 +2,14 @@
 
 from kedro.pipeline import Pipeline, node, pipeline
 
+from persona_leakage.pipelines.reporting.coupling import tabulate_cells, tabulate_places, tabulate_replicates
+from persona_leakage.pipelines.reporting.coupling_figures import (
+    draw_cells,
+    draw_discriminators,
+    draw_gradient,
+    draw_places,
+)
+from persona_leakage.pipelines.reporting.coupling_report import render_coupling_page, write_coupling_report
 from persona_leakage.pipelines.reporting.leakage import (
     correlate_leakage,
     judge_leakage_claims,
@@ -114,6 +122,44 @@ def create_trajectory_pipeline() -> Pipeline:
                 ["report", "trajectories_figure", "peaks_figure"],
                 "report_page",
                 name="render_trajectory_page",
+            ),
+        ],
+        tags="reporting",
+    )
+
+
+def create_coupling_pipeline() -> Pipeline:
+    """Build rates, texts and discriminations of all points → cells, places, replicates → figures → report."""
+    return pipeline(
+        [
+            node(tabulate_cells, "rates", "cells", name="tabulate_cells"),
+            node(tabulate_places, "rates", "places", name="tabulate_places"),
+            node(
+                tabulate_replicates,
+                ["cells", "params:escalate_from", "params:escalate_to"],
+                "replicates",
+                name="tabulate_replicates",
+            ),
+            node(draw_cells, "cells", "cells_figure", name="draw_cells"),
+            node(draw_places, "places", "places_figure", name="draw_places"),
+            node(
+                draw_discriminators,
+                ["discriminators", "params:threshold"],
+                "discriminators_figure",
+                name="draw_discriminators",
+            ),
+            node(draw_gradient, "rates", "gradient_figure", name="draw_gradient"),
+            node(
+                write_coupling_report,
+                ["rates", "texts", "cells", "places", "replicates", "discriminators", "plan"],
+                "report",
+                name="write_coupling_report",
+            ),
+            node(
+                render_coupling_page,
+                ["report", "cells_figure", "places_figure", "discriminators_figure", "gradient_figure"],
+                "report_page",
+                name="render_coupling_page",
             ),
         ],
         tags="reporting",

@@ -1,0 +1,131 @@
+"""Tables of a marker that was tied to a trigger persona after an earlier stage, over every point that has run."""
+
+import math
+
+import pandas as pd
+
+from persona_leakage.domain.rates import RATE_COLUMNS, proportion
+from persona_leakage.pipelines.scoring.markers import PLACES, UNITS
+
+CELL_COLUMNS = (
+    "condition", "seed", "arm", "induction", "design", "source_hits", "source_n", "source_rate", "source_low", "source_high",
+    "bystanders", "mean_bystander", *RATE_COLUMNS, "untouched_bystanders", "mean_untouched", "mean_seen", "mean_unseen",
+)  # fmt: skip
+PLACE_COLUMNS = ("condition", "of", "unit", "place", *RATE_COLUMNS)
+REPLICATE_COLUMNS = (
+    "arm", "design", "points", "conditions", "mean", "low", "high", "lowest", "highest", "replicates", "escalate",
+)  # fmt: skip
+
+
+def describe_replay(
+    replayed_rates: pd.DataFrame, replayed_texts: pd.DataFrame, replayed_discriminations: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Bring the tables of completions made elsewhere into the form of a grid's; each cell is an arm of its own."""
+    tables = [table.assign(reference=None, stale=False) for table in (replayed_rates, replayed_texts, replayed_discriminations)]
+    tables[0] = tables[0].assign(arm="elsewhere", induction=None, design=tables[0]["condition"], related_to="")
+    return tables[0], tables[1], tables[2]
+
+
+def tabulate_cells(rates: pd.DataFrame) -> pd.DataFrame:
+    """Put the source's rate beside those of the bystanders, with every denominator named.
+
+    Only current points count. Bystanders are all evaluated personas but the source; the negative personas and the induction
+    persona are bystanders too, and left out of `mean_untouched` only.
+
+    Returns:
+        One row a condition x seed: arm, induction, design; source_hits, source_n, source_rate, source_low, source_high;
+        bystanders (personas), mean_bystander (they weigh equally), hits, n, rate, low, high of their completions pooled;
+        untouched_bystanders and mean_untouched; mean_seen and mean_unseen (bystanders on questions that coupling asked, and on
+        others; NaN without such questions).
+    """
+    chosen = rates[~rates["stale"].astype(bool) & (rates["metric"] == "leakage")]
+    rows = []
+    for (condition, seed), point in chosen.groupby(["condition", "seed"], sort=False):
+        whole = point[point["questions"] == "all"]
+        own = whole[whole["persona"] == whole["source"]]
+        others = whole[(whole["persona"] != whole["source"]) & (whole["n"] > 0)]
+        untouched = others[others["role"] == "bystander"]
+        source = proportion(int(own["hits"].sum()), int(own["n"].sum()))
+        split = point[(point["persona"] != point["source"]) & (point["n"] > 0)].groupby("questions")["rate"].mean()
+        rows.append(
+            {
+                "condition": condition,
+                "seed": seed,
+                **{name: point[name].iloc[0] for name in ("arm", "induction", "design")},
+                **{f"source_{name}": value for name, value in source._asdict().items()},
+                "bystanders": len(others),
+                "mean_bystander": others["rate"].mean(),
+                **proportion(int(others["hits"].sum()), int(others["n"].sum()))._asdict(),
+                "untouched_bystanders": len(untouched),
+                "mean_untouched": untouched["rate"].mean(),
+                "mean_seen": split.get("seen", math.nan),
+                "mean_unseen": split.get("unseen", math.nan),
+            }
+        )
+    return pd.DataFrame(rows, columns=CELL_COLUMNS)
+
+
+def tabulate_places(rates: pd.DataFrame) -> pd.DataFrame:
+    """Say where the firings of the source and of bystanders begin, seeds pooled.
+
+    Returns:
+        One row a condition x of (`source`, `bystanders`) x unit (characters, tokens) x place (start, middle, tail): hits of n
+        firings, rate, low, high.
+    """
+    chosen = rates[~rates["stale"].astype(bool) & (rates["questions"] == "all")]
+    chosen = chosen.assign(of=["source" if own else "bystanders" for own in chosen["persona"] == chosen["source"]])
+    rows = []
+    for (condition, of), group in chosen.groupby(["condition", "of"], sort=False):
+        for unit in UNITS:
+            for place in PLACES:
+                counts = group[group["metric"] == f"{place}:{unit}"][["hits", "n"]].sum()
+                rows.append((condition, of, unit, place, *proportion(int(counts["hits"]), int(counts["n"]))))
+    return pd.DataFrame(rows, columns=PLACE_COLUMNS)
+
+
+def tabulate_replicates(cells: pd.DataFrame, escalate_from: float, escalate_to: float) -> pd.DataFrame:
+    """Pool points that differ in nothing but names and seeds, and say how far they scatter.
+
+    Args:
+        cells: see `tabulate_cells`.
+        escalate_from: a mean from here
+        escalate_to: up to here calls for more seeds.
+
+    Returns:
+        One row a design, and one an arm of several designs (design `all`): points, conditions (their names), mean of their mean
+        bystander rates with a t interval over points (NaN with one), lowest, highest, replicates (the points are replicates of
+        one design), escalate (the mean lies in the band).
+    """
+    groups = [(arm, design, group) for (arm, design), group in cells.groupby(["arm", "design"], sort=False)]
+    for arm, group in cells.groupby("arm", sort=False):
+        if group["design"].nunique() > 1:
+            groups.append((arm, "all", group))
+    rows = []
+    for arm, design, group in groups:
+        values = group["mean_bystander"].dropna()
+        low, high = _t_interval(values)
+        rows.append(
+            {
+                "arm": arm,
+                "design": design,
+                "points": len(values),
+                "conditions": ", ".join(dict.fromkeys(group["condition"])),
+                "mean": values.mean(),
+                "low": low,
+                "high": high,
+                "lowest": values.min(),
+                "highest": values.max(),
+                "replicates": design != "all" and len(values) > 1,
+                "escalate": bool(escalate_from <= values.mean() <= escalate_to),
+            }
+        )
+    return pd.DataFrame(rows, columns=REPLICATE_COLUMNS)
+
+
+def _t_interval(values: pd.Series) -> tuple[float, float]:
+    from scipy.stats import t
+
+    if len(values) < 2:
+        return math.nan, math.nan
+    half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    return max(0.0, values.mean() - half), min(1.0, values.mean() + half)
