@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import os
+import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -191,10 +192,14 @@ def _key(index: int, sample: int) -> str:
 
 
 def _seed(text: str) -> None:
+    """Seed every generator that vLLM may draw from: torch's, or numpy's for the seeds of single requests."""
+    import numpy as np
     import torch
 
-    number = int(text, 16) % 2**63
-    torch.manual_seed(number)
+    number = int(text, 16)
+    random.seed(number)
+    np.random.seed(number % 2**32)
+    torch.manual_seed(number % 2**63)
 
 
 def _finished(llm: Any, ids: dict[int, list[int]], samples: int, sampling: Sampling) -> Iterator[tuple[int, Any]]:
