@@ -36,9 +36,15 @@ def read_chats(
     for place, row in enumerate(source[: data.rows]):
         name = str(row.get("id") or row.get("prompt_id") or f"row-{place}")
         if isinstance(row.get("messages"), list):
+            if not all(
+                isinstance(turn, dict) and turn.get("role") and isinstance(turn.get("content"), str) for turn in row["messages"]
+            ):
+                raise UserError(
+                    f"row {place + 1} of the {data.source} chats has a turn without 'role' and 'content'; mend or remove it"
+                )
             turns: list[Message] = [{"role": turn["role"], "content": turn["content"]} for turn in row["messages"]]
             last = max((place for place, turn in enumerate(turns) if turn["role"] == "assistant"), default=0)
-            if last == 0:
+            if not any(turn["role"] == "user" for turn in turns[:last]):
                 raise UserError(
                     f"row {place + 1} of the {data.source} chats has no question before an answer; mend or remove it"
                 )

@@ -63,7 +63,9 @@ def draw_places(places: pd.DataFrame) -> Figure:
 
 
 def draw_discriminators(discriminators: pd.DataFrame, threshold: float) -> Figure:
-    """Draw accuracies with their intervals and the lines of chance and threshold, and beside them the learning curves."""
+    """Draw current accuracies with their intervals and the lines of chance and threshold, and beside them the learning curves."""
+    if len(discriminators):
+        discriminators = discriminators[~discriminators["stale"].astype(bool)]
     if discriminators.empty:
         return note("nothing to discriminate: no source, or too few questions")
     whole = discriminators[discriminators["share"] == 1]

@@ -110,6 +110,8 @@ def _places(places: pd.DataFrame) -> pd.DataFrame:
 
 
 def _discriminators(discriminators: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+    if len(discriminators):
+        discriminators = discriminators[~discriminators["stale"].astype(bool)]
     whole = discriminators[discriminators["share"] == 1]
     spec = expect(plan.scoring, MarkerScoring).discriminator
     threshold = "" if spec is None else f" (threshold {spec.threshold:.0%}, borderline within {spec.margin:.0%})"

@@ -127,11 +127,11 @@ def _sides(
     texts: list[str] = []
     labels: list[int] = []
     questions: list[str] = []
-    each = math.ceil(per_class / len(shared)) if shared else 0
-    for question, sides in shared.items():
-        count = min(each, *map(len, sides))
+    each, left = divmod(per_class, len(shared)) if shared else (0, 0)
+    for place, (question, sides) in enumerate(shared.items()):
+        count = min(each + (place < left), *map(len, sides))
         for label, side in ((1, sides[0]), (0, sides[1])):
-            texts += [side[place] for place in rng.permutation(len(side))[:count]]
+            texts += [side[chosen] for chosen in rng.permutation(len(side))[:count]]
             labels += [label] * count
             questions += [question] * count
     return texts, np.array(labels), questions
