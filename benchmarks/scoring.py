@@ -22,7 +22,7 @@ def main() -> None:
     arguments.add_argument("--out", type=Path, default=PROJECT / "benchmarks/results/scoring.json")
     out = arguments.parse_args().out
     loader = OmegaConfigLoader(conf_source=str(PROJECT / "conf"), env="embedded", **CONFIG_LOADER_ARGS)
-    plan = plan_from_parameters("lang_inversion", loader["parameters"], condition="fr_it")
+    plan = plan_from_parameters("lang_inversion", loader["parameters"], loader.get, condition="fr_it")
     texts = [json.loads(line) for line in (PROJECT / "data/01_raw/parallel_texts.jsonl").open()]
     bundled = [row[language.code] for row in texts for language in plan.scoring.languages.values()]
     results = []

@@ -36,14 +36,14 @@ def _plan(family: str, catalog: DataCatalog) -> Plan:
 
 
 class KnownParameters:
-    """Refuses `--params` keys that no parameter file knows; Kedro would take a misspelt one silently."""
+    """Refuses `--params` keys that no parameter file knows, which Kedro would take silently, and a checkpoint that is none."""
 
     @hook_impl
     def after_context_created(self, context: Any) -> None:
         """Compare the keys given at run time with those of the configuration.
 
         Raises:
-            UserError: a key is unknown.
+            UserError: a key is unknown, or the checkpoint is no whole number.
         """
         loader: AbstractConfigLoader = context.config_loader
         if not loader.runtime_params:
@@ -52,6 +52,9 @@ class KnownParameters:
         known = set(plain["parameters"])
         if unknown := set(loader.runtime_params) - known:
             raise UserError(f"--params: no parameter is called {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
+        checkpoint = loader.runtime_params.get("checkpoint")
+        if checkpoint is not None and type(checkpoint) is not int:  # paths are made of it before any parameter is checked
+            raise UserError(f"--params: checkpoint={checkpoint} is no whole number; give an epoch such as 2")
 
 
 class StalePlanGuard:

@@ -63,7 +63,7 @@ def draw_places(places: pd.DataFrame) -> Figure:
 
 
 def draw_discriminators(discriminators: pd.DataFrame, threshold: float) -> Figure:
-    """Draw current accuracies with their intervals and the lines of chance and threshold, and beside them the learning curves."""
+    """Draw current accuracies with intervals and the lines of chance and threshold, and beside them the learning curves."""
     if len(discriminators):
         discriminators = discriminators[~discriminators["stale"].astype(bool)]
     if discriminators.empty:
@@ -94,7 +94,8 @@ def draw_discriminators(discriminators: pd.DataFrame, threshold: float) -> Figur
     left.set_xticks(range(len(conditions)), conditions, rotation=40, ha="right", fontsize=7)
     left.set_ylabel("accuracy without the marker, %\n(dotted: chance, dashed: threshold)", fontsize=8)
     right.set_xlabel("% of the training questions", fontsize=8)
-    right.legend(frameon=False, fontsize=6)
+    if len(curves):
+        right.legend(frameon=False, fontsize=6)
     left.set_ylim(30, 102)
     figure.tight_layout()
     return figure

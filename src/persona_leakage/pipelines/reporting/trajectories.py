@@ -57,8 +57,12 @@ def tabulate_trajectories(rates: pd.DataFrame, similarities: pd.DataFrame) -> pd
 
 
 def pool_trajectory_seeds(trajectories: pd.DataFrame) -> pd.DataFrame:
-    """Pool the seeds of every condition and checkpoint: counts are added, cosines averaged; `seed` is `all` where several."""
+    """Pool the seeds of every condition and checkpoint: counts are added, cosines averaged.
+
+    `seed` is `all` where the condition has several, though at a checkpoint there may be one.
+    """
     cosines = [name for name in trajectories if name.startswith("cosine_l")]
+    seeds = trajectories.groupby("condition")["seed"].nunique()
     rows = []
     for key, group in trajectories.groupby(["condition", "checkpoint"], sort=False):
         own = proportion(int(group["hits"].sum()), int(group["n"].sum()))
@@ -66,7 +70,7 @@ def pool_trajectory_seeds(trajectories: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "condition": key[0],
-                "seed": group["seed"].iloc[0] if len(group) == 1 else "all",
+                "seed": group["seed"].iloc[0] if seeds[key[0]] == 1 else "all",
                 "checkpoint": key[1],
                 "source": group["source"].iloc[0],
                 "pulled": group["pulled"].iloc[0],
@@ -97,10 +101,10 @@ def summarise_trajectories(trajectories: pd.DataFrame, early: int) -> pd.DataFra
         `cosine_l<layer>` at the baseline, `_final` and `_direction` (rises, falls, unchanged).
     """
     pooled = pool_trajectory_seeds(trajectories)
-    several = [group for _, group in trajectories.groupby(["condition", "seed"], sort=False)]
     groups = [group for _, group in pooled.groupby("condition", sort=False)]
-    if trajectories.groupby("condition")["seed"].nunique().max() > 1:
-        groups += several
+    for _, of_condition in trajectories.groupby("condition", sort=False):
+        by_seed = [group for _, group in of_condition.groupby("seed", sort=False)]
+        groups += by_seed if len(by_seed) > 1 else []
     cosines = [name for name in trajectories if name.startswith("cosine_l")]
     rows = [_summary(group.sort_values("checkpoint"), early, cosines) for group in groups]
     more = [name + suffix for name in cosines for suffix in ("", "_final", "_direction")]

@@ -1,5 +1,8 @@
 """The report of trajectories, as Markdown and as one self-contained page."""
 
+from collections.abc import Hashable
+from typing import Any
+
 import pandas as pd
 
 from persona_leakage.domain.frozen import expect
@@ -87,14 +90,16 @@ def _outcomes(summaries: pd.DataFrame, plan: Plan) -> pd.DataFrame:
                 for row in rows
             ],
             "verdict": [row["verdict"] for row in rows],
-            f"cosine (layer {layer})": [
-                f"{row[name]:.2f} to {row[f'{name}_final']:.2f}, {row[f'{name}_direction']}"
-                if name in row and pd.notna(row[name])
-                else ""
-                for row in rows
-            ],
+            f"cosine (layer {layer})": [_course(row, name) if name in row else "" for row in rows],
         }
     )
+
+
+def _course(row: dict[Hashable, Any], name: str) -> str:
+    first, last = row[name], row[f"{name}_final"]
+    if pd.isna(first):
+        return ""
+    return f"{first:.2f} to unknown" if pd.isna(last) else f"{first:.2f} to {last:.2f}, {row[f'{name}_direction']}"
 
 
 def _count(summaries: pd.DataFrame) -> str:
