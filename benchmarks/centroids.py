@@ -39,8 +39,8 @@ def main() -> None:
         started = time.perf_counter()
         states[batch_size] = extractor.last_token_states(stack, chats, layers, batch_size)
         seconds = time.perf_counter() - started
-        speed = round(len(chats) / seconds, 1)
-        runs.append({"batch_size": batch_size, "prompts": len(chats), "seconds": round(seconds, 2), "prompts_per_second": speed})
+        measured = {"seconds": round(seconds, 2), "prompts_per_second": round(len(chats) / seconds, 1)}
+        runs.append({"batch_size": batch_size, "prompts": len(chats), **measured})
         print(runs[-1])
     batched, single = states.values()
     nearest = min(

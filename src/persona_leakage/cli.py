@@ -145,10 +145,10 @@ def grid(
     named = {(point.plan.condition, point.plan.seed) for point in points}
     references = {(point.plan.reference, point.plan.seed) for point in points if point.plan.reference} - named
     points = find_points(family, [Address(*reference) for reference in sorted(references)], env, params) + points
-    table = Table("condition", "seed", "epoch", "state", "action", title=f"{family}: {len(points)} points")
+    columns = list(points[0].plan.point)
+    table = Table(*columns, "state", "action", title=f"{family}: {len(points)} points")
     for point in points:
-        action, epoch = "skip" if point.state == "done" else "run", point.plan.checkpoint
-        table.add_row(point.plan.condition, str(point.plan.seed), "" if epoch is None else str(epoch), point.state, action)
+        table.add_row(*map(str, point.plan.point.values()), point.state, "skip" if point.state == "done" else "run")
     Console().print(table)
     if dry_run:
         return

@@ -56,4 +56,4 @@ def test_a_run_that_failed_is_not_done(planted: Project) -> None:
 
 def test_bad_seeds_are_named(project: Project) -> None:
     done = project.kedro("grid", "lang_inversion", "--seeds=42,x")
-    assert (done.returncode, done.stderr.strip()) == (1, "Error: --seeds: x is no seed; give whole numbers such as 42,137")
+    assert (done.returncode, done.stderr.strip()) == (1, "Error: --seeds: x is no whole number; give some such as 42,137")
