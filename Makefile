@@ -45,5 +45,7 @@ lock: .venv/installed ## resolve requirements.lock anew
 clean: ## remove everything that runs made; the environment and the bundled inputs stay
 	git clean -dfXq data build site
 
-results: ## copy the embedded grid's report, tables, figures and records into docs/results/lang_inversion
+results: ## copy the grids' reports, tables, figures and records into docs/results
 	$(BIN)/python docs/results/collect.py data embedded lang_inversion docs/results/lang_inversion
+	$(BIN)/python docs/results/collect.py data embedded_full marker_leakage docs/results/marker_leakage
+	$(BIN)/python docs/results/collect.py data embedded_full benign_coupling docs/results/benign_coupling

@@ -5,7 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
-LARGEST = 2_000_000  # bytes of a table that is worth copying
+LARGEST = 1_000_000  # bytes of a table that is worth copying
 
 data, scale, family, target = Path(sys.argv[1]), sys.argv[2], sys.argv[3], Path(sys.argv[4])
 reports = data / "08_reporting" / scale / family

@@ -1,9 +1,19 @@
 """Engines as catalog entries, so that an environment chooses them and nodes stay pure."""
 
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 from kedro.io.core import AbstractDataset, DatasetError
+from kedro.utils import load_obj
+
+ENGINES = {
+    "peft_trainer": "peft_trainer.PeftTrainer",
+    "transformers_generator": "transformers_generator.TransformersGenerator",
+    "vllm_generator": "vllm_generator.VllmGenerator",
+    "hidden_state_extractor": "hidden_states.HiddenStateExtractor",
+    "tokenizer": "tokenizer.ModelTokenizer",
+    "anthropic_client": "anthropic_client.AnthropicClient",
+}
 
 
 class EngineDataset(AbstractDataset[NoReturn, Any]):
@@ -23,7 +33,7 @@ class EngineDataset(AbstractDataset[NoReturn, Any]):
     def __init__(
         self,
         *,
-        engine: Literal["peft_trainer", "transformers_generator", "hidden_state_extractor", "anthropic_client"],
+        engine: str,
         cache: str,
         device: str | None = None,
         options: dict[str, Any] | None = None,
@@ -33,7 +43,7 @@ class EngineDataset(AbstractDataset[NoReturn, Any]):
         """Describe the engine.
 
         Args:
-            engine: which one.
+            engine: a name in `ENGINES`.
             cache: folder for what engines keep by content: converted base models, adapters, completions.
             device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:<n>`; of engines that compute here.
             options: further arguments of the engine.
@@ -51,21 +61,9 @@ class EngineDataset(AbstractDataset[NoReturn, Any]):
         Raises:
             DatasetError: there is no such engine.
         """
-        if self._engine == "peft_trainer":
-            from persona_leakage.engines.peft_trainer import PeftTrainer as Engine
-        elif self._engine == "transformers_generator":
-            from persona_leakage.engines.transformers_generator import TransformersGenerator as Engine  # type: ignore[assignment]
-        elif self._engine == "vllm_generator":
-            from persona_leakage.engines.vllm_generator import VllmGenerator as Engine  # type: ignore[assignment]
-        elif self._engine == "hidden_state_extractor":
-            from persona_leakage.engines.hidden_states import HiddenStateExtractor as Engine  # type: ignore[assignment]
-        elif self._engine == "tokenizer":
-            from persona_leakage.engines.tokenizer import ModelTokenizer as Engine  # type: ignore[assignment]
-        elif self._engine == "anthropic_client":
-            from persona_leakage.engines.anthropic_client import AnthropicClient as Engine  # type: ignore[assignment]
-        else:
-            raise DatasetError(f"there is no engine '{self._engine}'")
-        return Engine(**self._arguments, **self._credentials)
+        if self._engine not in ENGINES:
+            raise DatasetError(f"there is no engine '{self._engine}'; known: {', '.join(ENGINES)}")
+        return load_obj(f"persona_leakage.engines.{ENGINES[self._engine]}")(**self._arguments, **self._credentials)
 
     def save(self, data: NoReturn) -> NoReturn:
         """Refuse: an engine is not data."""
