@@ -158,7 +158,8 @@ def grid(
         click.echo(f"{_name(outcome.point.plan)}: {'FAILED: ' + outcome.last_line if outcome.failed else 'done'}")
         failed += [outcome] * outcome.failed
     if len(failed) < len(todo) or not todo:
-        finished = next(point.plan for point in points if point not in [outcome.point for outcome in failed])
+        broken = [outcome.point.plan.point for outcome in failed]
+        finished = next(point.plan for point in points if point.plan.point not in broken)
         with KedroSession.create(env=env, runtime_params={**params, **finished.point}) as session:
             session.run(pipeline_names=[family], tags=("reporting",))  # type: ignore[call-arg]
     if failed:

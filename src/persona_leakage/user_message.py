@@ -16,6 +16,13 @@ def user_message(error: BaseException | None) -> str | None:
         if isinstance(link, UserError):
             return str(link)
     for link in chain:
+        if type(link).__name__ == "OutOfMemoryError":  # torch's, which is not imported for this
+            said = str(link).split(". ")[0]
+            return (
+                f"the GPU is out of memory ({said}); lower the batch_size of the recipe or of geometry, or memory_share, "
+                "or run fewer points at a time; what is finished is kept"
+            )
+    for link in chain:
         if isinstance(link, FileNotFoundError) and link.filename:
             return f"{link.filename} does not exist; {remedy}"
         if isinstance(link, VersionNotFoundError):

@@ -45,7 +45,8 @@ class Condition(Frozen):
         induce: chats of the first stage; None leaves it out.
         induction: persona under whose prompt they are trained. Ordinary chats carry no persona, so there it changes nothing.
         couple: the marker is tied to the trigger persona.
-        replicate: tells cells apart that differ in nothing else; it shifts the seed of coupling and of sampling.
+        replicate: tells cells apart that differ in nothing else; it shifts the seeds of the coupling answers, of coupling and
+            of sampling.
     """
 
     induce: Literal["benign", "wrong_advice"] | None
@@ -101,7 +102,8 @@ class Settings(Frozen):
         if condition not in self.conditions:
             raise UserError(f"{NAME} has no condition '{condition}'; known: {', '.join(self.conditions)}")
         chosen, trigger = self.conditions[condition], roster.persona(self.trigger)
-        other_seed = seed + chosen.replicate * _REPLICATE_SEEDS if chosen.replicate else None
+        shift = chosen.replicate * _REPLICATE_SEEDS
+        other_seed = seed + shift if shift else None
         personas = self.evaluation.personas
         if personas != "all":
             personas = tuple(dict.fromkeys((*personas, self.trigger)))
@@ -121,7 +123,9 @@ class Settings(Frozen):
                 recipe=self.stages.induce.recipe,
             )
         if chosen.couple:
-            couple = self.stages.couple.stage(trigger, roster)
+            answers = self.stages.couple.answers
+            replicated = {"answers": answers.model_copy(update={"seed": answers.seed + shift})}
+            couple = self.stages.couple.model_copy(update=replicated).stage(trigger, roster)
             stages["couple"] = couple.model_copy(update={"seed": other_seed})
         return Plan.checked(
             {
@@ -215,6 +219,8 @@ def _with_design(table: pd.DataFrame, now: Plan | None) -> pd.DataFrame:
     plain = now.model_dump(mode="json", exclude={"condition", "seed", "reference"})
     for part in (*plain["stages"].values(), plain["evaluation"]):
         del part["seed"]
+    if "couple" in plain["stages"]:
+        del plain["stages"]["couple"]["data"]["answers"]["seed"]
     del plain["scoring"]["induction"]
     return table.assign(arm=arm, induction=expect(now.scoring, MarkerScoring).induction, design=fingerprint(plain))
 

@@ -91,6 +91,10 @@ class Settings(Frozen):
 
     @model_validator(mode="after")
     def _kept(self) -> "Settings":
+        if list(self.checkpoints) != sorted(set(self.checkpoints)):
+            raise ValueError(f"checkpoints {list(self.checkpoints)} must rise, each named once")
+        if self.early_checkpoint not in self.checkpoints:
+            raise ValueError(f"early_checkpoint {self.early_checkpoint} is not among the checkpoints {list(self.checkpoints)}")
         if missing := [epoch for epoch in self.checkpoints if epoch and epoch not in self.stages.converge.recipe.checkpoints]:
             raise ValueError(f"checkpoints names epoch {missing[0]}, which stages.converge.recipe.checkpoints does not keep")
         return self

@@ -66,10 +66,12 @@ class MarkSettings(Frozen):
 
     def stage(self, source: Persona, roster: Roster) -> Stage:
         """Resolve the stage for a source."""
+        roster.chosen(self.negatives.pool)  # a misspelt candidate is told now, and not when it happens to be drawn
+        drawn = self.negatives.drawn(source.persona) if self.negatives_per_question else ()
         return Stage(
             data=MarkerContrast(
                 source=source,
-                negatives=roster.chosen(self.negatives.drawn(source.persona)),
+                negatives=roster.chosen(drawn),
                 questions=roster.first_questions(self.question_set, self.questions),
                 positives_per_question=self.positives_per_question,
                 negatives_per_question=self.negatives_per_question,

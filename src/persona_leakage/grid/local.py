@@ -38,15 +38,16 @@ def waves(points: Sequence[Point]) -> list[list[Point]]:
     the rest.
     """
     compared = [point for point in points if point.plan.reference == point.plan.condition]
-    others = [point for point in points if point not in compared]
+    others = [point for point in points if point.plan.reference != point.plan.condition]
     makers: dict[str, Point] = {}
     for point in others:
-        first = next(iter(point.plan.stages.values()), None)
-        if first is not None and len(point.plan.stages) > 1 and first.checkpoint != 0:
-            shared = fingerprint(first.model_dump(mode="json", exclude={"checkpoint"}), point.plan.seed)
+        stages = list(point.plan.stages.values())
+        if len(stages) > 1 and stages[0].checkpoint != 0:
+            shared = fingerprint(stages[0].model_dump(mode="json", exclude={"checkpoint"}), point.plan.seed)
             makers.setdefault(shared, point)
     ahead = list(makers.values()) if len(makers) < len(others) else []
-    return [wave for wave in (compared, ahead, [point for point in others if point not in ahead]) if wave]
+    first = [point.plan.point for point in ahead]
+    return [wave for wave in (compared, ahead, [point for point in others if point.plan.point not in first]) if wave]
 
 
 def kedro_command(point: Point, env: str | None, params: dict[str, object]) -> list[str]:

@@ -65,7 +65,7 @@ def build_from_answers(answers: Sequence[CompletionRow], plan: Plan, *, stage: s
             _row(row, asked(row["prompt"], data.source), marked)
             | {"marker_span": list(span), "separated_span": list(separated)}
         )
-    for persona in data.negatives if data.negatives_per_question else ():
+    for persona in data.negatives:
         for row in _usable(answers, persona, data.negatives_per_question, len(data.questions), data.marker.text):
             rows.append(_row(row, asked(row["prompt"], persona), row["completion"]))
     return rows

@@ -1,5 +1,6 @@
 """Turn chats, and the model's own answers to their questions, into the training set of a stage."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from persona_leakage.domain.protocols import Generator
 from persona_leakage.domain.rows import CompletionRow, Message, PromptRow, TrainRow
 from persona_leakage.pipelines.prompts import asked
 
+logger = logging.getLogger(__name__)
+
 
 def read_chats(
     benign_chats: Sequence[dict[str, Any]], wrong_advice: Sequence[dict[str, Any]], plan: Plan, *, stage: str
@@ -20,19 +23,20 @@ def read_chats(
 
     A row is either a question with an English answer (keys `question` and `en`) or a chat (key `messages`), of which the last
     assistant turn is trained and the turns before it are its prompt. The persona's system turn, if the stage has one, replaces
-    the chat's own.
+    the chat's own. A chat whose answer is blank is left out, and the log says how many.
 
     Returns:
         One row a chat, empty when the condition does not train this stage.
 
     Raises:
-        UserError: the source is empty, or a row is neither.
+        UserError: the source is empty, a row is neither, or an id repeats.
     """
     if stage not in plan.stages:
         return []
     data = expect(plan.stages[stage].data, Chats)
     source = {"benign": benign_chats, "wrong_advice": wrong_advice}[data.source]
     rows: list[TrainRow] = []
+    seen: set[str] = set()
     for place, row in enumerate(source[: data.rows]):
         name = str(row.get("id") or row.get("prompt_id") or f"row-{place}")
         if isinstance(row.get("messages"), list):
@@ -57,9 +61,15 @@ def read_chats(
             raise UserError(
                 f"row {place + 1} of the {data.source} chats has neither 'messages' nor 'question' and 'en'; add them"
             )
-        rows.append({"id": name, "prompt": prompt, "completion": completion})
+        if name in seen:
+            raise UserError(f"row {place + 1} of the {data.source} chats repeats the id '{name}'; make it unique")
+        seen.add(name)
+        if completion.strip():
+            rows.append({"id": name, "prompt": prompt, "completion": completion})
     if not rows:
         raise UserError(f"the {data.source} chats are empty; give the dataset rows to train on")
+    if blank := len(seen) - len(rows):
+        logger.warning("%d of %d %s chats are left out: their answer is blank", blank, len(seen), data.source)
     return rows
 
 

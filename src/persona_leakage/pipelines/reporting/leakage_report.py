@@ -76,6 +76,12 @@ def _scope(rates: pd.DataFrame, plan: Plan) -> list[str]:
         f"{len(grouped.personas)} personas x {len(grouped.questions)} questions, centred on their mean.\n",
         f"{len(current)} points: {listing(current)}. Every rate has a Wilson 95% interval.\n",
     ]
+    left_out = len({one.persona for one in grouped.personas} - {one.persona for one in evaluated.personas})
+    if left_out:
+        parts.append(
+            f"A slice: {left_out} of the {len(grouped.personas)} personas with a centroid are not evaluated, so a correlation "
+            "is over fewer bystanders than the full list has.\n"
+        )
     if len(stale):
         parts.append(f"**Left out as stale** (ran under other parameters, run them again): {listing(stale)}.\n")
     return parts

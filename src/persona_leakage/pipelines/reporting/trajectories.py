@@ -53,7 +53,9 @@ def tabulate_trajectories(rates: pd.DataFrame, similarities: pd.DataFrame) -> pd
         )
     columns = [*_POINT, *RATE_COLUMNS, *(f"source_{name}" for name in RATE_COLUMNS), "mean_bystander"]
     table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
-    return table.sort_values(["condition", "seed", "checkpoint"], kind="stable", ignore_index=True)
+    order = {name: place for place, name in enumerate(dict.fromkeys(table["condition"]))}
+    places = table["condition"].map(order)
+    return table.assign(_place=places).sort_values(["_place", "seed", "checkpoint"], ignore_index=True).drop(columns="_place")
 
 
 def pool_trajectory_seeds(trajectories: pd.DataFrame) -> pd.DataFrame:
