@@ -22,6 +22,12 @@ def couple_of(condition="benign_assistant", **kwargs):
     return make_plan(condition, **kwargs).stages["couple"]
 
 
+def without_seeds(stage):
+    plain = stage.model_dump()
+    del plain["seed"], plain["data"]["answers"]["seed"]
+    return plain
+
+
 def names(personas):
     return [one.persona for one in personas]
 
@@ -140,11 +146,12 @@ def test_replicates_differ_in_the_seed_of_coupling_and_of_the_evaluation_and_in_
 
     assert [plan.stages["couple"].seed for plan in plans] == [plan.evaluation.seed for plan in plans]
     assert plans[0].evaluation.seed is None
+    assert len({plan.stages["couple"].data.answers.seed for plan in plans}) == 5
     seeds = {plan.evaluation.seed or plan.seed for plan in plans}
     assert len(seeds) == 5
     assert not seeds & {one.evaluation.seed or one.seed for one in (make_plan(name, seed=137) for name in BENIGN)}
     for plan in plans:
-        assert plan.stages["couple"].model_copy(update={"seed": None}) == plans[0].stages["couple"]
+        assert without_seeds(plan.stages["couple"]) == without_seeds(plans[0].stages["couple"])
         assert plan.evaluation.model_copy(update={"seed": None}) == plans[0].evaluation
     assert len({plan.fingerprint for plan in plans}) == 5
 

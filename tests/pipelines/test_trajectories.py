@@ -449,7 +449,7 @@ def test_points_stand_by_condition_seed_and_epoch_as_a_number():
     table = tabulate_trajectories(rates(*rows), similarities())
 
     assert [(row.condition, row.seed, row.checkpoint) for row in table.itertuples()] == list(
-        itertools.product(("nurse", "villain"), (7, 42), (0, 2, 10))
+        itertools.product(("villain", "nurse"), (7, 42), (0, 2, 10))
     )
 
 
