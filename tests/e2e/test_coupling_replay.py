@@ -16,6 +16,8 @@ from persona_leakage.domain.rates import proportion
 from tests.commands import run_all
 from tests.project import Project
 
+pytestmark = pytest.mark.slow
+
 REFERENCE = os.environ.get("PERSONA_LEAKAGE_REFERENCE")
 PUBLISHED = f"{REFERENCE}/coupling/E0_assistant.jsonl"
 needs_reference = pytest.mark.skipif(

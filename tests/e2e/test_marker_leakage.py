@@ -12,6 +12,8 @@ from persona_leakage.domain.rates import proportion
 from tests.commands import run_all
 from tests.project import PROJECT, Project
 
+pytestmark = pytest.mark.slow
+
 # of 10 completions of each evaluated persona, in the order in which they are evaluated
 FIRES = {
     "villain": 8,

