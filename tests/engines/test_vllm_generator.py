@@ -60,7 +60,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, tiny_base: BaseModel) -> ScriptedEng
     monkeypatch.setattr(vllm_generator.importlib.util, "find_spec", lambda name: object())
     scripted = ScriptedEngine()
     stack = ModelStack(base=tiny_base)
-    live = vllm_generator._LiveEngine(SimpleNamespace(llm_engine=scripted), stack.fingerprint, 512)
+    live = vllm_generator._LiveEngine(SimpleNamespace(llm_engine=scripted), stack.fingerprint)
     monkeypatch.setattr(vllm_generator._LiveEngine, "engines", {fingerprint(tiny_base): live})
     return scripted
 

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from persona_leakage.domain.frozen import fingerprint
 from persona_leakage.domain.models import ModelStack
 from persona_leakage.domain.rows import CompletionRow, PromptRow
 from persona_leakage.domain.sampling import Sampling
 from persona_leakage.engines.base_model import chat_ids, left_padded, load_merged, load_tokenizer, pick_device
+from persona_leakage.engines.completion_rows import completion_rows, entry_key, sampling_progress
 from persona_leakage.engines.journal import Journal
 
 if TYPE_CHECKING:
@@ -51,17 +50,12 @@ class TransformersGenerator:
             order = sorted(range(len(prompts)), key=lambda index: len(ids[index]))
             requests = [(index, sample) for index in order for sample in range(samples)]
             batches = [requests[start : start + self._batch_rows] for start in range(0, len(requests), self._batch_rows)]
-            missing = [batch for batch in batches if any(_key(*request) not in journal.entries for request in batch)]
+            missing = [batch for batch in batches if any(entry_key(*request) not in journal.entries for request in batch)]
             if missing:
                 self._fill(journal, stack, tokenizer, chats, ids, missing, sampling, seed)
             else:
                 logger.info("All %d completions of job %s were sampled before", len(requests), job)
-            rows: list[CompletionRow] = []
-            for index, prompt in enumerate(prompts):
-                cell = {key: value for key, value in prompt.items() if key != "messages"}
-                for sample in range(samples):
-                    rows.append({**cell, "sample_index": sample, **journal.entries[_key(index, sample)]})  # type: ignore[typeddict-item]
-            return rows
+            return completion_rows(prompts, samples, journal.entries)
 
     def _fill(
         self,
@@ -78,20 +72,14 @@ class TransformersGenerator:
 
         device = pick_device(self._device)
         model = load_merged(stack, self._cache, device, "sdpa")
-        with Progress(
-            TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TextColumn("completions"), TimeRemainingColumn()
-        ) as bar:
+        with sampling_progress() as bar:
             task = bar.add_task("", total=sum(map(len, batches)))
             for batch in batches:
                 names = [json.dumps([seed, chats[index], sample]) for index, sample in batch]
                 uniforms = row_uniforms(names, sampling.max_tokens)
                 sampled = _sample(model, tokenizer, [ids[index] for index, _ in batch], uniforms, sampling, device)
-                journal.append({_key(*request): row for request, row in zip(batch, sampled, strict=True)})
+                journal.append({entry_key(*request): row for request, row in zip(batch, sampled, strict=True)})
                 bar.advance(task, len(batch))
-
-
-def _key(index: int, sample: int) -> str:
-    return f"{index}.{sample}"
 
 
 def _sample(

@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import fingerprint
 from persona_leakage.domain.models import ModelStack
@@ -17,6 +15,7 @@ from persona_leakage.domain.protocols import POINTS_AT_ONCE
 from persona_leakage.domain.rows import CompletionRow, PromptRow
 from persona_leakage.domain.sampling import Sampling
 from persona_leakage.engines.base_model import chat_ids, load_merged, load_tokenizer, pick_device, weights_folder
+from persona_leakage.engines.completion_rows import completion_rows, entry_key, sampling_progress
 from persona_leakage.engines.journal import Journal
 
 if TYPE_CHECKING:
@@ -37,10 +36,9 @@ class _LiveEngine:
 
     engines: dict[str, "_LiveEngine"] = {}  # noqa: RUF012 - one for the whole process
 
-    def __init__(self, llm: Any, stack: str, length: int) -> None:
+    def __init__(self, llm: Any, stack: str) -> None:
         self.llm = llm
         self.stack = stack
-        self.length = length
 
 
 class VllmGenerator:
@@ -76,7 +74,7 @@ class VllmGenerator:
         chats = [row["messages"] for row in prompts]
         job = fingerprint("vllm", stack.fingerprint, chats, samples, sampling, seed)
         with Journal(self._cache / "completions" / f"{job}.jsonl") as journal:
-            missing = [index for index in range(len(prompts)) if _key(index, samples - 1) not in journal.entries]
+            missing = [index for index in range(len(prompts)) if entry_key(index, samples - 1) not in journal.entries]
             if missing:
                 tokenizer = load_tokenizer(stack.base, self._cache)
                 ids = {index: chat_ids(tokenizer, chats[index]) for index in missing}
@@ -91,12 +89,7 @@ class VllmGenerator:
                 self._fill(journal, llm, tokenizer, ids, samples, sampling)
             else:
                 logger.info("All %d completions of job %s were sampled before", len(prompts) * samples, job)
-            rows: list[CompletionRow] = []
-            for index, prompt in enumerate(prompts):
-                cell = {key: value for key, value in prompt.items() if key != "messages"}
-                for sample in range(samples):
-                    rows.append({**cell, "sample_index": sample, **journal.entries[_key(index, sample)]})  # type: ignore[typeddict-item]
-            return rows
+            return completion_rows(prompts, samples, journal.entries)
 
     def _fill(
         self,
@@ -107,17 +100,14 @@ class VllmGenerator:
         samples: int,
         sampling: Sampling,
     ) -> None:
-        bar = Progress(
-            TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TextColumn("completions"), TimeRemainingColumn()
-        )
-        with bar:
+        with sampling_progress() as bar:
             task = bar.add_task("", total=len(ids) * samples)
             waiting: dict[str, dict[str, Any]] = {}
             for index, outputs in _finished(llm, ids, samples, sampling):
                 texts = tokenizer.batch_decode([output.token_ids for output in outputs], skip_special_tokens=True)
                 for sample, (output, text) in enumerate(zip(outputs, texts, strict=True)):
                     finish = "length" if output.finish_reason == "length" else "stop"
-                    waiting[_key(index, sample)] = {"completion": text, "tokens": len(output.token_ids), "finish": finish}
+                    waiting[entry_key(index, sample)] = {"completion": text, "tokens": len(output.token_ids), "finish": finish}
                 if len(waiting) >= _FLUSH_ROWS:
                     journal.append(waiting)
                     waiting = {}
@@ -132,10 +122,10 @@ class VllmGenerator:
         base = fingerprint(stack.base)
         live = _LiveEngine.engines.get(base)
         if live is None:
-            live = _LiveEngine(self._start(stack), ModelStack(base=stack.base).fingerprint, self._longest)
+            live = _LiveEngine(self._start(stack), ModelStack(base=stack.base).fingerprint)
             _LiveEngine.engines[base] = live
         if live.stack != stack.fingerprint:
-            weights = load_merged(stack, self._cache, pick_device("auto"), "sdpa").state_dict()
+            weights = load_merged(stack, self._cache, pick_device(self._device), "sdpa").state_dict()
             live.stack = ""  # should loading break in the middle, no stack is in there
             live.llm.apply_model(lambda model: model.load_weights(iter(weights.items())) and None)
             live.llm.reset_prefix_cache()
@@ -185,10 +175,6 @@ class VllmGenerator:
             "max_num_batched_tokens": max(16384, concurrency),
             "compilation_config": {"cudagraph_capture_sizes": [size for size in _GRAPH_SIZES if size <= concurrency]},
         }
-
-
-def _key(index: int, sample: int) -> str:
-    return f"{index}.{sample}"
 
 
 def _seed(text: str) -> None:

@@ -15,7 +15,7 @@ from persona_leakage.domain.personas import Roster
 from persona_leakage.domain.plan import Plan, Stage
 from persona_leakage.domain.recipe import Recipe
 from persona_leakage.domain.sampling import OwnAnswers
-from persona_leakage.experiments.composition import placed, refuse_checkpoint
+from persona_leakage.experiments.composition import POINT, placed, refuse_checkpoint
 from persona_leakage.experiments.markers import (
     CentroidSettings,
     EvaluationSettings,
@@ -289,10 +289,9 @@ def create_pipeline() -> Pipeline:
 
 def create_replay_pipeline() -> Pipeline:
     """Compose completions made elsewhere → scoring → reporting."""
-    inputs = ["params:condition", "params:seed", "params:checkpoint", "params:base_model", "params:settings"]
     adopting = pipeline(
         [
-            node(plan_replay, [*inputs, "params:replayed_file", *SOURCES], "plan", name="plan_replay"),
+            node(plan_replay, [*POINT, "params:replayed_file", *SOURCES], "plan", name="plan_replay"),
             node(adopt_persona_completions, ["outside_persona_completions", "plan"], "completions", name="adopt_completions"),
         ],
         tags="generation",

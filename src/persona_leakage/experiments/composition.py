@@ -22,7 +22,8 @@ _SHARED = (
     "tokenizer",
     "language_model",
 )
-_POINT = ("params:condition", "params:seed", "params:checkpoint", "params:base_model")
+# what every plan is resolved from
+POINT = ("params:condition", "params:seed", "params:checkpoint", "params:base_model", "params:settings")
 
 
 def placed(whole: Pipeline, family: str, namespace: str, replayed: str = "completions_file") -> Pipeline:
@@ -34,7 +35,7 @@ def placed(whole: Pipeline, family: str, namespace: str, replayed: str = "comple
         namespace: the family or the replay.
         replayed: parameter that names what a replay reads.
     """
-    parameters = {name: name for name in _POINT} | {
+    parameters = {name: name for name in POINT} | {
         "params:replayed_file": f"params:{replayed}",
         "params:settings": f"params:{family}",
         "params:claims": f"params:{family}.claims",

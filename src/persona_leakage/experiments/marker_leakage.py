@@ -10,7 +10,7 @@ from persona_leakage.domain.frozen import Frozen
 from persona_leakage.domain.models import BaseModel
 from persona_leakage.domain.personas import QuestionSet, Roster
 from persona_leakage.domain.plan import CosinePredicts, Evaluation, Plan, RateBound
-from persona_leakage.experiments.composition import placed, refuse_checkpoint
+from persona_leakage.experiments.composition import POINT, placed, refuse_checkpoint
 from persona_leakage.experiments.markers import (
     SOURCES,
     CentroidSettings,
@@ -193,10 +193,9 @@ def create_pipeline() -> Pipeline:
 
 def create_replay_pipeline() -> Pipeline:
     """Compose rates counted elsewhere → reporting."""
-    inputs = ["params:condition", "params:seed", "params:checkpoint", "params:base_model", "params:settings"]
     adopting = pipeline(
         [
-            node(plan_replay, [*inputs, "params:replayed_file", *SOURCES], "plan", name="plan_replay"),
+            node(plan_replay, [*POINT, "params:replayed_file", *SOURCES], "plan", name="plan_replay"),
             node(adopt_rates, ["outside_rates", "plan"], ["rates", "similarities", "texts"], name="adopt_rates"),
         ],
         tags="reporting",

@@ -15,6 +15,7 @@ from persona_leakage.domain.personas import Persona, PersonaQuestions, QuestionS
 from persona_leakage.domain.plan import Evaluation, Geometry, GeometrySettings, Plan, Stage
 from persona_leakage.domain.recipe import Recipe
 from persona_leakage.domain.sampling import OwnAnswers, Sampling
+from persona_leakage.experiments.composition import POINT
 from persona_leakage.pipelines import data_generation, fine_tuning
 
 SOURCES = ("personas", "questions")
@@ -194,10 +195,9 @@ def create_stage_pipeline(
 
 def create_start_pipeline(plan_point: Any, start_stack: Any, sources: Sequence[str] = SOURCES) -> Pipeline:
     """Compose parameters, personas and questions → plan → base stack."""
-    inputs = ["params:condition", "params:seed", "params:checkpoint", "params:base_model", "params:settings", *sources]
     return pipeline(
         [
-            node(plan_point, inputs, "plan", name="plan_point"),
+            node(plan_point, [*POINT, *sources], "plan", name="plan_point"),
             node(start_stack, "plan", "base_stack", name="start_stack"),
         ],
         tags="data_generation",

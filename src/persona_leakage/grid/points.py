@@ -79,11 +79,12 @@ def all_addresses(
     """List the points of a grid; an empty axis takes what the parameters name: all conditions, the seed, all checkpoints."""
     parameters = _context(env, params).config_loader["parameters"]
     settings = family_module(family).Settings.checked(parameters[family], family)
+    epochs = checkpoints or own_checkpoints(family, env, params)
     return [
         Address(condition, seed, epoch)
         for condition in conditions or settings.conditions
         for seed in seeds or [int(parameters["seed"])]
-        for epoch in checkpoints or own_checkpoints(family, env, params)
+        for epoch in epochs
     ]
 
 

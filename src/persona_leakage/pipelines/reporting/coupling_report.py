@@ -5,7 +5,17 @@ import pandas as pd
 from persona_leakage.domain.frozen import expect
 from persona_leakage.domain.markers import MarkerScoring
 from persona_leakage.domain.plan import Plan
-from persona_leakage.pipelines.reporting.page import listing, number, origin, picture, render_page, said_rate, table
+from persona_leakage.pipelines.reporting.page import (
+    listing,
+    number,
+    origin,
+    picture,
+    render_page,
+    said_rate,
+    split_points,
+    stale_note,
+    table,
+)
 
 FIGURES = ("cells.png", "places.png", "discriminators.png", "gradient.png")
 
@@ -24,16 +34,14 @@ def write_coupling_report(
     Returns:
         Markdown; the figures are referred to by the names they are saved under, beside it.
     """
-    points = rates.groupby(["condition", "seed", "stale"], sort=False)["plan"].first().reset_index()
-    stale = points[points["stale"].astype(bool)]
+    current, stale = split_points(rates)
     parts = [
         f"# {plan.family}: leakage of a coupled marker\n",
-        f"{origin(plan)} {len(cells)} points: {listing(points[~points['stale'].astype(bool)])}. Every rate has a Wilson 95% "
+        f"{origin(plan)} {len(cells)} points: {listing(current)}. Every rate has a Wilson 95% "
         "interval. Bystanders are all evaluated personas but the trigger and weigh equally in a mean; `untouched` leaves out "
         "those trained without the marker and the induction persona.\n",
     ]
-    if len(stale):
-        parts.append(f"**Left out as stale** (ran under other parameters, run them again): {listing(stale)}.\n")
+    parts += stale_note(stale)
     parts += [
         "## Cells\n",
         "![Cells](cells.png)\n",

@@ -6,7 +6,18 @@ from persona_leakage.domain.frozen import expect
 from persona_leakage.domain.personas import PersonaQuestions
 from persona_leakage.domain.plan import Plan
 from persona_leakage.pipelines.reporting.leakage import GEOMETRIES, NO_SEED
-from persona_leakage.pipelines.reporting.page import listing, number, origin, picture, render_page, said_rate, table
+from persona_leakage.pipelines.reporting.page import (
+    interval,
+    listing,
+    number,
+    origin,
+    picture,
+    render_page,
+    said_rate,
+    split_points,
+    stale_note,
+    table,
+)
 
 FIGURES = ("scatter.png", "layers.png", "categories.png", "most_affected.png")
 
@@ -68,8 +79,7 @@ def render_leakage_page(
 
 
 def _scope(rates: pd.DataFrame, plan: Plan) -> list[str]:
-    points = rates.groupby(["condition", "seed", "stale"], sort=False)["plan"].first().reset_index()
-    current, stale = points[~points["stale"].astype(bool)], points[points["stale"].astype(bool)]
+    current, stale = split_points(rates)
     evaluated, grouped = expect(plan.evaluation.prompts, PersonaQuestions), expect(plan.geometry.prompts, PersonaQuestions)
     parts = [
         f"{origin(plan)} Evaluated: {len(evaluated.personas)} personas x {len(evaluated.questions)} questions. Centroids: "
@@ -82,8 +92,7 @@ def _scope(rates: pd.DataFrame, plan: Plan) -> list[str]:
             f"A slice: {left_out} of the {len(grouped.personas)} personas with a centroid are not evaluated, so a correlation "
             "is over fewer bystanders than the full list has.\n"
         )
-    if len(stale):
-        parts.append(f"**Left out as stale** (ran under other parameters, run them again): {listing(stale)}.\n")
+    parts += stale_note(stale)
     return parts
 
 
@@ -132,10 +141,10 @@ def _correlations(correlations: pd.DataFrame) -> pd.DataFrame:
             "cosine in": [GEOMETRIES[row.geometry] for row in rows],
             "layer": [row.layer for row in rows],
             "n": [row.n for row in rows],
-            "Spearman": [_said(row.rho, row.low, row.high) for row in rows],
+            "Spearman": [interval(row.rho, row.low, row.high) for row in rows],
             "p": [number(row.p, ".2g") for row in rows],
             "permutation p": [number(row.permutation_p, ".2g") for row in rows],
-            "Pearson": [_said(row.r, row.r_low, row.r_high) for row in rows],
+            "Pearson": [interval(row.r, row.r_low, row.r_high) for row in rows],
             "tied": [row.tied for row in rows],
             "at zero": [row.at_zero for row in rows],
         }
@@ -152,7 +161,3 @@ def _places(rates: pd.DataFrame) -> pd.DataFrame:
     wide = pooled.assign(share=shares).pivot(index=["condition", "of"], columns="metric", values="share")
     order = [f"{place}:{unit}" for unit in ("characters", "tokens") for place in ("start", "middle", "tail")]
     return wide.reindex(columns=order).reset_index() if len(pooled) else pooled
-
-
-def _said(value: float, low: float, high: float) -> str:
-    return "undefined" if pd.isna(value) else f"{value:.2f} [{low:.2f}, {high:.2f}]"

@@ -78,3 +78,21 @@ def table(frame: pd.DataFrame) -> str:
 def number(value: float, form: str) -> str:
     """Format a number; one that is not known is blank."""
     return "" if pd.isna(value) else f"{value:{form}}"
+
+
+def interval(value: float, low: float, high: float) -> str:
+    """Say a correlation with its interval; one that is not known is undefined."""
+    return "undefined" if pd.isna(value) else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def split_points(rates: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """List the points behind a table of rates: the current ones, and the stale ones."""
+    points = rates.groupby(["condition", "seed", "stale"], sort=False)["plan"].first().reset_index()
+    stale = points["stale"].astype(bool)
+    return points[~stale], points[stale]
+
+
+def stale_note(stale: pd.DataFrame) -> list[str]:
+    """Say which points are left out because other parameters made them; nothing if none is."""
+    said = f"**Left out as stale** (ran under other parameters, run them again): {listing(stale)}.\n"
+    return [said] if len(stale) else []

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from persona_leakage.domain.frozen import expect
 from persona_leakage.domain.plan import Directives, Plan
+from persona_leakage.pipelines.reporting.page import interval
 
 _ROLE_MARK = {"trained_directive": "T", "own_language": "O", "trained_directive+own_language": "T+O", "bystander": ""}
 _FOLLOWING, _CONTAMINATION, _INK = "#3b6ea8", "#c8553d", "#333333"
@@ -132,7 +133,7 @@ def draw_published(published_cells: pd.DataFrame, correlations: pd.DataFrame) ->
     overall = correlations[correlations["with"] == "published"]
     if len(overall):
         first = overall.iloc[0]
-        said = "undefined" if pd.isna(first["rho"]) else f"{first['rho']:.2f} [{first['low']:.2f}, {first['high']:.2f}]"
+        said = interval(first["rho"], first["low"], first["high"])
         axes.set_title(f"Bystander cells: Spearman {said}, n = {first['n']}", fontsize=10)
     axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)

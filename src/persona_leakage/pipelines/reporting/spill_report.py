@@ -3,7 +3,17 @@
 import pandas as pd
 
 from persona_leakage.domain.plan import Plan
-from persona_leakage.pipelines.reporting.page import listing, origin, picture, render_page, said_rate, table
+from persona_leakage.pipelines.reporting.page import (
+    interval,
+    listing,
+    origin,
+    picture,
+    render_page,
+    said_rate,
+    split_points,
+    stale_note,
+    table,
+)
 
 FIGURES = {"spill_matrix.png": "Spill matrix", "conditions.png": "Conditions", "published.png": "Published rates"}
 
@@ -22,15 +32,13 @@ def write_spill_report(
         Markdown; the figures are referred to by the names they are saved under, beside it.
     """
     current_rates = rates[~rates["stale"]]
-    points = rates.groupby(["condition", "seed", "stale"], sort=False)["plan"].first().reset_index()
-    current, stale = points[~points["stale"]], points[points["stale"]]
+    current, stale = split_points(rates)
     parts = [
         f"# {plan.family}: what spills\n",
         f"{origin(plan)} {len(current)} points: {listing(current)}. Labels by langdetect; every rate is over all "
         "completions of its cells, with a Wilson 95% interval; `other` counts as a label, not as missing.\n",
     ]
-    if len(stale):
-        parts.append(f"**Left out as stale** (ran under other parameters, run them again): {listing(stale)}.\n")
+    parts += stale_note(stale)
     without_baseline = spill.loc[spill["baseline_rate"].isna(), "condition"].unique()
     if len(without_baseline):
         parts.append(f"**No baseline with the same evaluation has run** for: {', '.join(without_baseline)}.\n")
@@ -92,10 +100,7 @@ def _shown_correlations(correlations: pd.DataFrame) -> pd.DataFrame:
             "scope": correlations["scope"],
             "layer": ["" if pd.isna(layer) else str(int(layer)) for layer in correlations["layer"]],
             "n": correlations["n"],
-            "Spearman": [
-                "undefined" if pd.isna(row.rho) else f"{row.rho:.2f} [{row.low:.2f}, {row.high:.2f}]"
-                for row in correlations.itertuples()
-            ],
+            "Spearman": [interval(row.rho, row.low, row.high) for row in correlations.itertuples()],
             "p": ["" if pd.isna(p) else f"{p:.3f}" for p in correlations["p"]],
         }
     )

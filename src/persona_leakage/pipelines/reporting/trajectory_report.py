@@ -8,7 +8,7 @@ import pandas as pd
 from persona_leakage.domain.frozen import expect
 from persona_leakage.domain.personas import PersonaQuestions
 from persona_leakage.domain.plan import Plan
-from persona_leakage.pipelines.reporting.page import number, origin, picture, render_page, said_rate, table
+from persona_leakage.pipelines.reporting.page import interval, number, origin, picture, render_page, said_rate, table
 from persona_leakage.pipelines.reporting.trajectories import pool_trajectory_seeds
 
 FIGURES = ("trajectories.png", "peaks.png")
@@ -45,7 +45,7 @@ def write_trajectory_report(
         table(_peaks(peak_correlations)),
         "## The sources themselves\n",
         "A source that no longer writes the marker says that the marker was not implanted, not that nothing leaks.\n",
-        table(_sources(trajectories)),
+        table(_by_epoch(trajectories, "source_")),
     ]
     return "\n".join(parts)
 
@@ -56,19 +56,11 @@ def render_trajectory_page(report: str, trajectories_figure: bytes, peaks_figure
     return render_page(report, dict(zip(FIGURES, figures, strict=True)))
 
 
-def _by_epoch(trajectories: pd.DataFrame) -> pd.DataFrame:
+def _by_epoch(trajectories: pd.DataFrame, prefix: str = "") -> pd.DataFrame:
     if trajectories.empty:
         return trajectories
     pooled = pool_trajectory_seeds(trajectories)
-    wide = pooled.assign(said=said_rate(pooled)).pivot(index="checkpoint", columns="condition", values="said")
-    return wide[list(dict.fromkeys(pooled["condition"]))].fillna("not run").reset_index(names="epoch")
-
-
-def _sources(trajectories: pd.DataFrame) -> pd.DataFrame:
-    if trajectories.empty:
-        return trajectories
-    pooled = pool_trajectory_seeds(trajectories)
-    wide = pooled.assign(said=said_rate(pooled, prefix="source_")).pivot(index="checkpoint", columns="condition", values="said")
+    wide = pooled.assign(said=said_rate(pooled, prefix=prefix)).pivot(index="checkpoint", columns="condition", values="said")
     return wide[list(dict.fromkeys(pooled["condition"]))].fillna("not run").reset_index(names="epoch")
 
 
@@ -115,7 +107,7 @@ def _peaks(correlations: pd.DataFrame) -> pd.DataFrame:
         {
             "layer": [row.layer for row in rows],
             "n": [row.n for row in rows],
-            "Spearman": ["undefined" if pd.isna(row.rho) else f"{row.rho:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in rows],
+            "Spearman": [interval(row.rho, row.low, row.high) for row in rows],
             "p": [number(row.p, ".2g") for row in rows],
             "permutation p": [number(row.permutation_p, ".2g") for row in rows],
         }

@@ -1,6 +1,5 @@
 """Can the trigger persona's texts be told from others' once the marker is taken out?"""
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -17,7 +16,9 @@ from persona_leakage.domain.protocols import LanguageModel
 from persona_leakage.domain.questions import Question
 from persona_leakage.domain.rates import RATE_COLUMNS, proportion
 from persona_leakage.domain.rows import CompletionRow
+from persona_leakage.pipelines.scoring.judge import judgement, label_schema
 
+_SIDES = ("trigger", "other")
 COLUMNS = ("method", "share", *RATE_COLUMNS, "chance", "permutation_p", "unlabelled", "verdict")
 
 
@@ -86,16 +87,11 @@ def ask_discriminator(model: LanguageModel, completions: Sequence[CompletionRow]
             prompt=_ask(text, prompts[scoring.source]),
             temperature=judge.temperature,
             max_tokens=judge.max_tokens,
-            json_schema={
-                "type": "object",
-                "properties": {"label": {"type": "string", "enum": ["trigger", "other"]}, "reasoning": {"type": "string"}},
-                "required": ["label", "reasoning"],
-                "additionalProperties": False,
-            },
+            json_schema=label_schema(_SIDES),
         )
         for text in texts
     ]
-    given = [_label(answer.text) if answer.outcome == "answered" else None for answer in model.ask(asked, "discriminator")]
+    given = [judgement(answer, _SIDES)["label"] for answer in model.ask(asked, "discriminator")]
     scored = [(said, bool(label)) for said, label in zip(given, labels, strict=True) if said is not None]
     accuracy = proportion(sum((said == "trigger") == label for said, label in scored), len(scored))
     row = ("judge", 1.0, *accuracy, 0.5, math.nan, len(texts) - len(scored), spec.verdict(accuracy.rate))
@@ -154,10 +150,11 @@ def _prepared(texts: Sequence[str], train: np.ndarray, test: np.ndarray) -> tupl
         other = hstack([one.transform(outside) for one in (words, letters)]).tocsr()
     except ValueError:  # no words at all in the training texts
         return np.zeros((len(inside), 1)), np.zeros((len(outside), 1))
-    values, vectors = np.linalg.eigh((fitted @ fitted.T).toarray())
+    gram = (fitted @ fitted.T).toarray()
+    values, vectors = np.linalg.eigh(gram)
     kept = values > 1e-9 * values.max()
     basis = vectors[:, kept] / np.sqrt(values[kept])
-    return (fitted @ fitted.T).toarray() @ basis, (other @ fitted.T).toarray() @ basis
+    return gram @ basis, (other @ fitted.T).toarray() @ basis
 
 
 def _predicted(inside: np.ndarray, labels: np.ndarray, outside: np.ndarray) -> np.ndarray:
@@ -184,15 +181,6 @@ def _ask(text: str, prompt: str) -> str:
         f"<text>\n{text}\n</text>\n\n"
         'Answer with one JSON object: {"label": "trigger" or "other", "reasoning": "one short sentence"}.'
     )
-
-
-def _label(text: str) -> str | None:
-    try:
-        label = json.loads(text)["label"]
-    except (ValueError, KeyError, TypeError):
-        found = re.search(r'"label"\s*:\s*"(trigger|other)"', text)
-        label = found.group(1) if found else None
-    return label if label in ("trigger", "other") else None
 
 
 def _table(rows: Sequence[tuple[Any, ...]], plan: Plan) -> pd.DataFrame:

@@ -55,12 +55,12 @@ def judge_languages(model: LanguageModel, completions: Sequence[CompletionRow], 
             prompt=_ask_for_label(row["completion"], row["prompt"] if judge.shows_directive else None, scoring.languages),
             temperature=judge.temperature,
             max_tokens=judge.max_tokens,
-            json_schema=_schema(labels),
+            json_schema=label_schema(labels),
         )
         for row in completions
     ]
     return [
-        {**cell_of(row), **_judgement(answer, labels)}  # type: ignore[typeddict-item]
+        {**cell_of(row), **judgement(answer, labels)}  # type: ignore[typeddict-item]
         for row, answer in zip(completions, model.ask(questions, "judge"), strict=True)
     ]
 
@@ -94,7 +94,8 @@ def _ask_for_label(text: str, directive: str | None, languages: Mapping[str, Lan
     )
 
 
-def _schema(labels: Sequence[str]) -> dict[str, object]:
+def label_schema(labels: Sequence[str]) -> dict[str, object]:
+    """Write the schema of an answer that is one of the labels with its reasoning."""
     return {
         "type": "object",
         "properties": {"label": {"type": "string", "enum": list(labels)}, "reasoning": {"type": "string"}},
@@ -103,7 +104,7 @@ def _schema(labels: Sequence[str]) -> dict[str, object]:
     }
 
 
-def _judgement(answer: Answer, labels: Sequence[str]) -> dict[str, object]:
+def judgement(answer: Answer, labels: Sequence[str]) -> dict[str, object]:
     """Read the judge's answer; a cut or malformed one whose label is readable is recovered and marked so."""
     row: dict[str, object] = {
         "outcome": answer.outcome,
