@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.models import Adapter, BaseModel, ModelStack
+from persona_leakage.domain.protocols import KEEP_BASE_MODEL
+from persona_leakage.engines import base_model
 from persona_leakage.engines.base_model import left_padded, load_base, load_merged, load_tokenizer, pick_device, weights_folder
 from tests.engines.known_models import MODULES, copy_adapter, make_adapter, truncate
 
@@ -179,3 +181,37 @@ def test_without_a_gpu_auto_is_the_cpu_and_cuda_is_refused() -> None:
     assert pick_device("cpu") == "cpu"
     with pytest.raises(UserError, match="device 'cuda:1' is asked for and no GPU is visible"):
         pick_device("cuda:1")
+
+
+def test_a_process_of_many_points_reads_the_base_model_once_and_hands_out_copies(
+    tiny_base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEEP_BASE_MODEL, "1")
+    monkeypatch.setattr(base_model, "_kept", {})
+    reads = []
+    read = base_model._read_base
+    monkeypatch.setattr(base_model, "_read_base", lambda *given: reads.append(given) or read(*given))
+    untouched = {name: tensor.clone() for name, tensor in read(tiny_base, CACHE, "cpu", "eager").state_dict().items()}
+
+    first = load_base(tiny_base, CACHE, "cpu", "eager")
+    with torch.no_grad():
+        for parameter in first.parameters():
+            parameter.zero_()
+    second = load_base(tiny_base, CACHE, "cpu", "sdpa")
+
+    assert len(reads) == 1
+    assert (first.config._attn_implementation, second.config._attn_implementation) == ("eager", "sdpa")
+    assert all(torch.equal(tensor, untouched[name]) for name, tensor in second.state_dict().items())
+
+
+def test_another_base_model_takes_the_kept_ones_place(
+    tiny_base: BaseModel, lively_stack: ModelStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEEP_BASE_MODEL, "1")
+    monkeypatch.setattr(base_model, "_kept", {})
+
+    load_base(tiny_base, CACHE, "cpu", "eager")
+    other = load_base(lively_stack.base, CACHE, "cpu", "eager")
+
+    assert len(base_model._kept) == 1
+    assert other.config.num_hidden_layers == 3

@@ -63,7 +63,8 @@ class Recipe(Frozen):
         checkpoints: epochs whose adapter is kept besides the last.
         max_length: tokens kept of a row; one with a marker is shortened before it, and one that would lose all its labels
             is an error.
-        batching: `random`, or `length_grouped` which puts rows of similar length into a batch.
+        batching: `random`; `length_grouped`, which puts rows of similar length into a batch; or `packed`, which draws rows as
+            `random` does and lays those of a batch end to end instead of padding them.
     """
 
     loss: Loss
@@ -78,7 +79,7 @@ class Recipe(Frozen):
     weight_decay: float = Field(ge=0)
     max_grad_norm: PositiveFloat
     max_length: PositiveInt
-    batching: Literal["random", "length_grouped"]
+    batching: Literal["random", "length_grouped", "packed"]
     gradient_checkpointing: bool
 
     @model_validator(mode="after")

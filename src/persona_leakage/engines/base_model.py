@@ -1,7 +1,9 @@
 """Load base models, and merge the adapters of a stack into one."""
 
+import copy
 import importlib.metadata
 import importlib.util
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +11,9 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from persona_leakage.domain.errors import UserError
+from persona_leakage.domain.frozen import fingerprint
 from persona_leakage.domain.models import BaseModel, ModelStack
+from persona_leakage.domain.protocols import KEEP_BASE_MODEL
 from persona_leakage.engines.adapter_folder import read_provenance
 
 if TYPE_CHECKING:
@@ -62,8 +66,26 @@ def load_tokenizer(base: BaseModel, cache: Path) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
+_kept: dict[str, "PreTrainedModel"] = {}  # the base model that this process has read last
+
+
 def load_base(base: BaseModel, cache: Path, device: str, attention: str) -> "PreTrainedModel":
-    """Load the base model for inference; its own generation defaults are dropped in favour of the plan's."""
+    """Load the base model for inference; its own generation defaults are dropped in favour of the plan's.
+
+    In a process that computes many points it is read from disk once, and every caller gets a copy of its own.
+    """
+    if not os.environ.get(KEEP_BASE_MODEL):
+        return _read_base(base, cache, device, attention)
+    name = fingerprint(base, device)
+    if name not in _kept:
+        _kept.clear()
+        _kept[name] = _read_base(base, cache, device, attention)
+    model = copy.deepcopy(_kept[name])
+    model.set_attn_implementation(attention)
+    return model
+
+
+def _read_base(base: BaseModel, cache: Path, device: str, attention: str) -> "PreTrainedModel":
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig
     from transformers.utils.logging import disable_progress_bar

@@ -31,10 +31,18 @@ _PACKAGES = ("torch", "transformers", "peft", "trl")
 class PeftTrainer:
     """Trains adapters and keeps them by content: the same stack, rows, recipe and seed are never trained twice."""
 
-    def __init__(self, *, cache: Path, device: str) -> None:
-        """Set where finished adapters are kept and what to train on (`auto`, `cpu`, `cuda`)."""
+    def __init__(self, *, cache: Path, device: str, compile_layers: bool = False) -> None:
+        """Say how to train.
+
+        Args:
+            cache: where finished adapters are kept.
+            device: `auto`, `cpu` or `cuda`.
+            compile_layers: compile the decoder layers, which takes half a minute and pays for models of billions of
+                parameters.
+        """
         self._cache = cache
         self._device = device
+        self._compile_layers = compile_layers
 
     def train(self, stack: ModelStack, rows: Sequence[TrainRow], recipe: Recipe, seed: int) -> dict[str, TrainedAdapter]:
         """Train a fresh adapter on top of the stack; see `domain.protocols.Trainer`.
@@ -62,19 +70,23 @@ class PeftTrainer:
         from peft import LoraConfig, get_peft_model
         from transformers import PrinterCallback, set_seed
 
+        from persona_leakage.engines import packed_attention
         from persona_leakage.engines.sft import (
             KeepCheckpoints,
             LabelledPositionsTrainer,
             ProgressCallback,
             collate,
+            pack,
             sft_config,
         )
 
         device = pick_device(self._device)
         tokenizer = load_tokenizer(stack.base, self._cache)
         examples = [label_tokens(tokenizer, row, recipe.loss, recipe.max_length) for row in rows]
+        packed = recipe.batching == "packed"
         # On a CPU the eager attention's backward pass is several times faster than SDPA's (benchmarks/main_job.py).
-        base = load_merged(stack, self._cache, device, "eager" if device == "cpu" else "sdpa")
+        attention = packed_attention.NAME if packed else "eager" if device == "cpu" else "sdpa"
+        base = load_merged(stack, self._cache, device, attention)
         set_seed(seed)  # the adapter's initial weights
         lora = recipe.lora
         model = get_peft_model(
@@ -140,10 +152,13 @@ class PeftTrainer:
                     args=sft_config(recipe, seed, scratch, device, bfloat16=stack.base.dtype == "bfloat16"),
                     train_dataset=Dataset.from_list([dict(example) for example in examples]),
                     processing_class=tokenizer,
-                    data_collator=functools.partial(collate, pad=tokenizer.pad_token_id),
+                    data_collator=pack if packed else functools.partial(collate, pad=tokenizer.pad_token_id),
                     callbacks=[ProgressCallback(), keep],
                 )
                 trainer.remove_callback(PrinterCallback)  # the bar shows the loss
+                if self._compile_layers:
+                    for layer in base.model.layers:
+                        layer.compile(dynamic=True)  # a batch is as long as its rows
                 trainer.train()
             write(checkpoint_name(None), recipe.epochs)
             _move(partial, folder)

@@ -1,5 +1,6 @@
 """TRL's SFT trainer, set up for rows that are already tokenised and labelled. Imports torch: import it lazily."""
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -34,12 +35,12 @@ class LabelledPositionsTrainer(SFTTrainer):
     ) -> Any:
         """Return the loss of one forward pass (nats per labelled token of the optimiser step)."""
         causal = self.accelerator.unwrap_model(model).get_base_model()
-        hidden = causal.model(
-            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
-        ).last_hidden_state
+        given = {name: value for name, value in inputs.items() if name not in ("labels", "weights")}
         targets = inputs["labels"][:, 1:]
         labelled = targets != IGNORED
-        logits = causal.lm_head(hidden[:, :-1][labelled])
+        with self.accelerator.autocast():
+            hidden = causal.model(**given, use_cache=False).last_hidden_state
+            logits = causal.lm_head(hidden[:, :-1][labelled])
         weights = inputs["weights"][:, 1:][labelled]
         total = (F.cross_entropy(logits.float(), targets[labelled], reduction="none") * weights).sum()
         loss = total / (weights.sum() if num_items_in_batch is None else num_items_in_batch)
@@ -61,6 +62,27 @@ def collate(examples: Sequence[Example], pad: int) -> dict[str, torch.Tensor]:
         "attention_mask": padded([[1] * len(row["input_ids"]) for row in examples], 0, torch.long),
         "labels": padded([row["labels"] for row in examples], IGNORED, torch.long),
         "weights": padded([row["weights"] for row in examples], 0.0, torch.float32),
+    }
+
+
+def pack(examples: Sequence[Example]) -> dict[str, Any]:
+    """Lay examples end to end in a single row, without padding; `packed_attention` keeps them apart.
+
+    Returns:
+        input_ids, position_ids, labels and weights, each of shape (1, tokens); cu_seq_lens_q, of shape (examples + 1), where
+        each example begins and the last one ends; max_length_q, the tokens of the longest.
+    """
+    lengths = [len(row["input_ids"]) for row in examples]
+    # nothing before an example's first token predicts it
+    columns = {
+        "input_ids": ([token for row in examples for token in row["input_ids"]], torch.long),
+        "position_ids": ([place for length in lengths for place in range(length)], torch.long),
+        "labels": ([label for row in examples for label in (IGNORED, *row["labels"][1:])], torch.long),
+        "weights": ([weight for row in examples for weight in (0.0, *row["weights"][1:])], torch.float32),
+    }
+    return {name: torch.tensor([values], dtype=dtype) for name, (values, dtype) in columns.items()} | {
+        "cu_seq_lens_q": torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32),
+        "max_length_q": max(lengths),
     }
 
 
@@ -119,7 +141,7 @@ def sft_config(recipe: Recipe, seed: int, scratch: str, device: str, *, bfloat16
         train_sampling_strategy="group_by_length" if recipe.batching == "length_grouped" else "random",
         gradient_checkpointing=recipe.gradient_checkpointing,
         optim="adamw_torch_fused",
-        bf16=bfloat16,
+        bf16=bfloat16 and device != "cpu",  # a CPU multiplies the adapter's float32 as fast
         use_cpu=device == "cpu",
         seed=seed,
         dataset_kwargs={"skip_prepare_dataset": True},

@@ -17,7 +17,7 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
 from persona_leakage.domain.frozen import fingerprint
-from persona_leakage.domain.protocols import POINTS_AT_ONCE
+from persona_leakage.domain.protocols import KEEP_BASE_MODEL, POINTS_AT_ONCE
 from persona_leakage.grid.points import Point, point_stages
 from persona_leakage.user_message import user_message
 
@@ -72,7 +72,7 @@ def run_waves(
         keep_engines: compute a job's points one after the other in one process, so that an engine is started once for all of
             them; else every point has a process of its own.
     """
-    with _environment(jobs):
+    with _environment(jobs, keep_engines=keep_engines):
         if keep_engines:
             pool: Executor = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_enter_project)
             run = partial(_run_here, env=env, params=params)
@@ -123,9 +123,9 @@ def _enter_project() -> None:
 
 
 @contextmanager
-def _environment(jobs: int) -> Iterator[None]:
+def _environment(jobs: int, *, keep_engines: bool) -> Iterator[None]:
     """Divide cores and GPU among the processes that are started."""
-    given = {POINTS_AT_ONCE: str(jobs)}
+    given = {POINTS_AT_ONCE: str(jobs)} | ({KEEP_BASE_MODEL: "1"} if keep_engines else {})
     if jobs > 1:  # processes that each take every core are slower than one after the other
         given["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // jobs))
     before = {name: os.environ.get(name) for name in given}

@@ -1,0 +1,160 @@
+"""Rows laid end to end train as rows that are padded do."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+
+from persona_leakage.domain.markers import Marker
+from persona_leakage.domain.models import BaseModel, ModelStack
+from persona_leakage.domain.recipe import MarkerPositions
+from persona_leakage.engines import packed_attention
+from persona_leakage.engines.base_model import load_base, load_tokenizer
+from persona_leakage.engines.labels import IGNORED, Example, label_tokens
+from persona_leakage.engines.peft_trainer import PeftTrainer
+from persona_leakage.engines.sft import LabelledPositionsTrainer, collate, pack, sft_config
+from tests.engines.known_models import recipe
+
+MARKER = Marker(text="[Z]", separator=" ", place="end")
+TEXTS = [("a", "yes"), ("what is it?", "no, no, and once more no"), ("ccc", "y"), ("d", "maybe so"), ("e" * 40, "x" * 25)]
+ROWS: list[Any] = [
+    {"id": str(number), "prompt": [{"role": "user", "content": user}], "completion": completion}
+    for number, (user, completion) in enumerate(TEXTS)
+]
+
+
+@pytest.fixture(scope="module")
+def base(lively_stack: ModelStack) -> BaseModel:
+    return lively_stack.base
+
+
+@pytest.fixture(scope="module")
+def examples(base: BaseModel) -> list[Example]:
+    tokenizer = load_tokenizer(base, Path("unused"))
+    return [label_tokens(tokenizer, row, "completion", 256) for row in ROWS]
+
+
+def with_lora(base: BaseModel, attention: str) -> Any:
+    torch.manual_seed(0)
+    lora = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
+    return get_peft_model(load_base(base, Path("unused"), "cpu", attention), lora)
+
+
+def loss_and_gradients(model: Any, base: BaseModel, batch: dict[str, Any]) -> tuple[float, list[torch.Tensor]]:
+    trainer = LabelledPositionsTrainer(
+        model=model,
+        args=sft_config(recipe(), 0, "unused", "cpu", bfloat16=False),
+        train_dataset=Dataset.from_list([{"input_ids": [1], "labels": [1], "weights": [1.0]}]),
+        processing_class=load_tokenizer(base, Path("unused")),
+    )
+    loss = trainer.compute_loss(model, batch)
+    return loss.item(), list(torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad]))
+
+
+def states(model: Any, examples: list[Example]) -> list[torch.Tensor]:
+    batch = pack(examples)
+    given = {name: value for name, value in batch.items() if name not in ("labels", "weights")}
+    with torch.inference_mode():
+        hidden = model.get_base_model().model(**given, use_cache=False).last_hidden_state[0]
+    return list(hidden.split([len(example["input_ids"]) for example in examples]))
+
+
+def test_packing_puts_rows_end_to_end_and_labels_no_first_token(examples: list[Example]) -> None:
+    full = [
+        {**example, "labels": example["input_ids"], "weights": [1.0] * len(example["input_ids"])} for example in examples[:2]
+    ]
+    first, second = (example["input_ids"] for example in examples[:2])
+
+    batch = pack(full)  # type: ignore[arg-type]
+
+    assert batch["input_ids"].tolist() == [first + second]
+    assert batch["position_ids"].tolist() == [[*range(len(first)), *range(len(second))]]
+    assert batch["labels"].tolist() == [[IGNORED, *first[1:], IGNORED, *second[1:]]]
+    assert batch["weights"].tolist() == [[0.0, *[1.0] * (len(first) - 1), 0.0, *[1.0] * (len(second) - 1)]]
+    assert batch["cu_seq_lens_q"].tolist() == [0, len(first), len(first) + len(second)]
+    assert batch["max_length_q"] == max(len(first), len(second))
+
+
+def test_a_row_does_not_see_its_neighbours(base: BaseModel, examples: list[Example]) -> None:
+    model = with_lora(base, packed_attention.NAME)
+    alone = [states(model, [example])[0] for example in examples]
+
+    for packed in (states(model, examples), states(model, examples[::-1])[::-1]):
+        for inside, outside in zip(packed, alone, strict=True):
+            torch.testing.assert_close(inside, outside, rtol=1e-5, atol=1e-5)
+
+
+def test_a_row_alone_has_the_states_of_ordinary_attention(base: BaseModel, examples: list[Example]) -> None:
+    ordinary = with_lora(base, "eager")
+    for example, inside in zip(examples, states(with_lora(base, packed_attention.NAME), examples), strict=True):
+        with torch.inference_mode():
+            outside = ordinary.get_base_model().model(torch.tensor([example["input_ids"]])).last_hidden_state[0]
+        assert outside.abs().max() > 0.5  # the comparison is with something
+        torch.testing.assert_close(inside, outside, rtol=1e-4, atol=1e-5)
+
+
+def test_every_rows_loss_is_that_of_the_padded_row(base: BaseModel, examples: list[Example]) -> None:
+    packed, padded = with_lora(base, packed_attention.NAME), with_lora(base, "eager")
+    pad = load_tokenizer(base, Path("unused")).pad_token_id
+    seen = []
+    for number in range(len(examples)):
+        # only this row has weights, but all are in the batch
+        some: Any = [{**one, "weights": [w * (place == number) for w in one["weights"]]} for place, one in enumerate(examples)]
+        ours, _ = loss_and_gradients(packed, base, pack(some))
+        theirs, _ = loss_and_gradients(padded, base, dict(collate(some, pad)))
+        assert ours == pytest.approx(theirs, abs=1e-4)
+        seen.append(ours)
+    assert max(seen) - min(seen) > 0.1
+
+
+def test_the_gradients_of_a_packed_batch_are_those_of_the_padded_one(base: BaseModel, examples: list[Example]) -> None:
+    pad = load_tokenizer(base, Path("unused")).pad_token_id
+
+    ours, gradients = loss_and_gradients(with_lora(base, packed_attention.NAME), base, pack(examples))
+    theirs, expected = loss_and_gradients(with_lora(base, "eager"), base, dict(collate(examples, pad)))
+
+    assert ours == pytest.approx(theirs, abs=1e-5)
+    for gradient, wanted in zip(gradients, expected, strict=True):
+        assert wanted.abs().max() > 1e-5
+        torch.testing.assert_close(gradient, wanted, rtol=1e-3, atol=1e-6)
+
+
+def curve(cache: Path, base: BaseModel, rows: list[Any], *, compile_layers: bool = False, **changes: Any) -> list[float]:
+    trainer = PeftTrainer(cache=cache, device="cpu", compile_layers=compile_layers)
+    log: Any = trainer.train(ModelStack(base=base), rows, recipe(**changes), 42)["final"].log
+    return [step["loss"] for step in log["steps"]]
+
+
+@pytest.mark.parametrize("loss", ["completion", "marker"])
+@pytest.mark.parametrize(
+    "changes", [{"batch_size": 4}, {"batch_size": 2, "gradient_accumulation": 2}, {"gradient_checkpointing": True}]
+)
+def test_training_on_packed_batches_goes_step_by_step_as_on_padded_ones(
+    tmp_path: Path, base: BaseModel, changes: dict[str, Any], loss: str
+) -> None:
+    kind: Any = "completion"
+    rows = ROWS
+    if loss == "marker":
+        kind = MarkerPositions(body_weight=0.25, label_separator=True, end_label="eos")
+        added = [MARKER.added_to(row["completion"]) for row in ROWS]
+        spans = [{"completion": text, "marker_span": [*span], "separated_span": [*whole]} for text, span, whole in added]
+        rows = [{**row, **more} for row, more in zip(ROWS, spans, strict=True)]
+
+    padded = curve(tmp_path, base, rows, epochs=3, loss=kind, batching="random", **changes)
+    packed = curve(tmp_path, base, rows, epochs=3, loss=kind, batching="packed", **changes)
+
+    assert len(padded) == 6
+    assert padded[0] - padded[-1] > 0.1
+    assert packed == pytest.approx(padded, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_compiled_layers_train_as_others_do(tmp_path: Path, base: BaseModel) -> None:
+    plain = curve(tmp_path / "plain", base, ROWS, epochs=2, batching="packed")
+
+    compiled = curve(tmp_path / "compiled", base, ROWS, epochs=2, batching="packed", compile_layers=True)
+
+    assert compiled == pytest.approx(plain, abs=1e-4)
