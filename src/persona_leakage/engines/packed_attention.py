@@ -54,9 +54,10 @@ def attend_within_rows(
         ends = (cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q)
         return varlen_attn(*rows, *ends, scale=scaling, window_size=(-1, 0), **_GROUPED)[None], None  # type: ignore[arg-type]
     lengths = cu_seq_lens_q.diff().tolist()
+    rows_apart = zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True)
     attended = [
-        F.scaled_dot_product_attention(*row, is_causal=True, scale=scaling, enable_gqa=True)
-        for row in zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True)
+        F.scaled_dot_product_attention(a_query, a_key, a_value, is_causal=True, scale=scaling, enable_gqa=True)
+        for a_query, a_key, a_value in rows_apart
     ]
     return torch.cat(attended, dim=2).transpose(1, 2), None
 
