@@ -160,18 +160,23 @@ def plan_point(
 def gather_points(
     cell_rates: Tables,
     cosines: Tables,
+    texts: Tables,
     base_model: BaseModel,
     family: Settings,
     personas: list[dict[str, Any]],
     questions: list[dict[str, Any]],
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Put the rates and the cosines of all points together; see `experiments.points.gather`."""
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Put rates, cosines and descriptions of texts of all points together; see `experiments.points.gather`."""
     roster = roster_of(personas, questions)
 
     def plan_of(condition: str, seed: int, checkpoint: int) -> Plan:
         return family.plan(condition, seed, base_model, roster, checkpoint)
 
-    tables = (gather(cell_rates, plan_of, annotated), gather(cosines, plan_of, unannotated))
+    tables = (
+        gather(cell_rates, plan_of, annotated),
+        gather(cosines, plan_of, unannotated),
+        gather(texts, plan_of, unannotated),
+    )
     return tuple(conditions_in_order(table, family.conditions) for table in tables)  # type: ignore[return-value]
 
 
@@ -181,8 +186,8 @@ def create_pipeline() -> Pipeline:
         [
             node(
                 gather_points,
-                ["cell_rates@grid", "cosines@grid", "params:base_model", "params:settings", *SOURCES],
-                ["rates", "similarities"],
+                ["cell_rates@grid", "cosines@grid", "text_stats@grid", "params:base_model", "params:settings", *SOURCES],
+                ["rates", "similarities", "texts"],
                 name="gather_points",
             )
         ],

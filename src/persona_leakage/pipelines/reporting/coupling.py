@@ -5,6 +5,7 @@ import math
 import pandas as pd
 
 from persona_leakage.domain.rates import RATE_COLUMNS, proportion
+from persona_leakage.pipelines.reporting.seeds import keep_seeds, mean_over
 from persona_leakage.pipelines.scoring.markers import PLACES, UNITS
 
 CELL_COLUMNS = (
@@ -13,7 +14,7 @@ CELL_COLUMNS = (
 )  # fmt: skip
 PLACE_COLUMNS = ("condition", "of", "unit", "place", *RATE_COLUMNS)
 REPLICATE_COLUMNS = (
-    "arm", "design", "points", "conditions", "mean", "low", "high", "lowest", "highest", "replicates", "escalate",
+    "arm", "design", "points", "seeds", "conditions", "mean", "low", "high", "lowest", "highest", "replicates", "escalate",
 )  # fmt: skip
 
 
@@ -65,6 +66,16 @@ def tabulate_cells(rates: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=CELL_COLUMNS)
 
 
+def tabulate_cell_seeds(cells: pd.DataFrame) -> pd.DataFrame:
+    """Keep the rates of the trigger and of bystanders apart by seed; see `reporting.seeds.keep_seeds`.
+
+    The keys are condition and arm.
+    """
+    rates = {"trigger": "source_", "bystanders pooled": ""}
+    values = {"mean of bystanders": "mean_bystander", "mean of untouched": "mean_untouched"}
+    return keep_seeds(cells, ["condition", "arm"], rates, values)
+
+
 def tabulate_places(rates: pd.DataFrame) -> pd.DataFrame:
     """Say where the firings of the source and of bystanders begin, seeds pooled.
 
@@ -92,40 +103,35 @@ def tabulate_replicates(cells: pd.DataFrame, escalate_from: float, escalate_to: 
         escalate_to: up to here calls for more seeds.
 
     Returns:
-        One row a design, and one an arm of several designs (design `all`): points, conditions (their names), mean of their mean
-        bystander rates with a t interval over points (NaN with one), lowest, highest, replicates (the points are replicates of
-        one design), escalate (the mean lies in the band).
+        One row a design, and one an arm of several designs (design `all`): points, seeds (different ones), conditions (their
+        names), mean of their mean bystander rates with a t interval (see `reporting.seeds.mean_over`), lowest, highest,
+        replicates (the points are replicates of one design), escalate (the mean lies in the band). The values of a design are
+        its points; those of an arm are the means of its designs, so that further seeds of one do not count as further designs.
     """
-    groups = [(arm, design, group) for (arm, design), group in cells.groupby(["arm", "design"], sort=False)]
+    groups = [
+        (arm, design, group, group["mean_bystander"]) for (arm, design), group in cells.groupby(["arm", "design"], sort=False)
+    ]
     for arm, group in cells.groupby("arm", sort=False):
-        if group["design"].nunique() > 1:
-            groups.append((arm, "all", group))
+        of_designs = group.groupby("design", sort=False)["mean_bystander"].mean()
+        if len(of_designs) > 1:
+            groups.append((arm, "all", group, of_designs))
     rows = []
-    for arm, design, group in groups:
-        values = group["mean_bystander"].dropna()
-        low, high = _t_interval(values)
+    for arm, design, group, values in groups:
+        found, points = mean_over(values), int(group["mean_bystander"].count())
         rows.append(
             {
                 "arm": arm,
                 "design": design,
-                "points": len(values),
+                "points": points,
+                "seeds": group["seed"].nunique(),
                 "conditions": ", ".join(dict.fromkeys(group["condition"])),
-                "mean": values.mean(),
-                "low": low,
-                "high": high,
-                "lowest": values.min(),
-                "highest": values.max(),
-                "replicates": design != "all" and len(values) > 1,
-                "escalate": bool(escalate_from <= values.mean() <= escalate_to),
+                "mean": found.mean,
+                "low": found.low,
+                "high": found.high,
+                "lowest": found.lowest,
+                "highest": found.highest,
+                "replicates": design != "all" and points > 1,
+                "escalate": bool(escalate_from <= found.mean <= escalate_to),
             }
         )
     return pd.DataFrame(rows, columns=REPLICATE_COLUMNS)
-
-
-def _t_interval(values: pd.Series) -> tuple[float, float]:
-    from scipy.stats import t
-
-    if len(values) < 2:
-        return math.nan, math.nan
-    half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
-    return max(0.0, values.mean() - half), min(1.0, values.mean() + half)
