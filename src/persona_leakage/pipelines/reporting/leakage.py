@@ -153,9 +153,10 @@ def correlate_leakage(leakage: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     """Correlate bystanders' leakage with their cosine to the source.
 
     Returns:
-        One row a correlation. Scopes: `point` (one condition and seed), `source` (one condition, seeds pooled), `pooled` (all
-        sources, seeds pooled), `pooled_ranks` (the same after ranking both sides within each source), and at the headline layer
-        `category:<name>` and `related` (bystanders related to the source), over all sources. geometry: `cosine` (base model)
+        One row a correlation. Scopes: `source` (one condition, seeds pooled), `pooled` (all sources, seeds pooled),
+        `pooled_ranks` (the same after ranking both sides within each source), and at the headline layer `category:<name>` and
+        `related` (bystanders related to the source), over all sources, and `point` (one condition and seed, where any condition
+        has several). geometry: `cosine` (base model)
         or `tuned` (fine-tuned model); n is bystanders, and the rest as in `pipelines.correlation.Correlation`.
     """
     bystanders = leakage[leakage["role"] != "source"]
@@ -173,7 +174,7 @@ def correlate_leakage(leakage: pd.DataFrame, plan: Plan) -> pd.DataFrame:
         if bystanders[column].isna().all():
             continue
         headline = int(column.split("_l")[1]) == plan.geometry.headline_layer
-        if several_seeds:
+        if several_seeds and headline:
             for (condition, seed), chosen in bystanders.groupby(["condition", "seed"], sort=False):
                 add("point", condition, seed, column, chosen)
         for condition, chosen in pooled.groupby("condition", sort=False):
@@ -235,9 +236,9 @@ def tabulate_sources(leakage: pd.DataFrame, texts: pd.DataFrame) -> pd.DataFrame
 
 
 def tabulate_leakage_seeds(sources: pd.DataFrame, correlations: pd.DataFrame) -> pd.DataFrame:
-    """Keep the source's rate, the bystanders' mean and every rho apart by seed; see `reporting.seeds.keep_seeds`.
+    """Keep the source's rate, the bystanders' mean and rho apart by seed; see `reporting.seeds.keep_seeds`.
 
-    The key is the condition.
+    The key is the condition. With several seeds rho is that at the headline layer, which alone has correlations of points.
     """
     rates = keep_seeds(sources, ["condition"], {"source": ""}, {"mean of bystanders": "mean_bystander"})
     points = correlations[correlations["scope"] == "point"]

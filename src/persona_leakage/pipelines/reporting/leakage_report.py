@@ -18,7 +18,7 @@ from persona_leakage.pipelines.reporting.page import (
     stale_note,
     table,
 )
-from persona_leakage.pipelines.reporting.seeds import RHO, seeds_note, write_seeds
+from persona_leakage.pipelines.reporting.seeds import seeds_note, write_seeds
 from persona_leakage.pipelines.reporting.texts import said_outside
 
 FIGURES = ("scatter.png", "layers.png", "categories.png", "most_affected.png")
@@ -59,7 +59,7 @@ def write_leakage_report(
         table(_correlations(correlations[correlations["layer"] == layer])),
         "Every bystander counts once, trained negatives included. The interval is a bootstrap over bystanders, the permutation "
         "p two-sided. A correlation is undefined where a side does not vary.\n",
-        *write_seeds(over_seeds[~_of_other_layers(over_seeds, layer)], by_seed),
+        *write_seeds(over_seeds, by_seed),
         "## Layers\n",
         "![Layers](layers.png)\n",
         table(_correlations(correlations[(correlations["layer"] != layer) & (correlations["scope"] != "point")])),
@@ -82,10 +82,6 @@ def render_leakage_page(
     """Render the report as one HTML page; a point of the scatter names its persona under the pointer."""
     others = (picture(png) for png in (layers_figure, categories_figure, affected_figure))
     return render_page(report, dict(zip(FIGURES, (scatter_svg, *others), strict=True)))
-
-
-def _of_other_layers(over_seeds: pd.DataFrame, layer: int) -> pd.Series:
-    return over_seeds["quantity"].str.startswith(RHO) & ~over_seeds["quantity"].str.endswith(f"layer {layer})")
 
 
 def _scope(rates: pd.DataFrame, plan: Plan) -> list[str]:

@@ -32,7 +32,11 @@ def tabulate_trajectories(rates: pd.DataFrame, similarities: pd.DataFrame) -> pd
         ValueError: a point did not evaluate its source or its pulled persona.
     """
     chosen = rates[~rates["stale"].astype(bool) & (rates["metric"] == "leakage") & (rates["questions"] == "all")]
-    current = similarities[~similarities["stale"].astype(bool)]
+    chosen = chosen[[*_POINT, "persona", *RATE_COLUMNS]]
+    cosines_of: dict[tuple[object, ...], dict[str, float]] = {}
+    pairs = similarities.loc[~similarities["stale"].astype(bool), [*_POINT[:3], "layer", "one", "other", "cosine"]]
+    for *point_, layer, one, other, cosine in pairs.itertuples(index=False, name=None):
+        cosines_of.setdefault((*point_, frozenset((one, other))), {})[f"cosine_l{layer}"] = cosine
     rows = []
     for key, point in chosen.groupby(list(_POINT), sort=False):
         by_persona = point.set_index("persona")
@@ -40,10 +44,7 @@ def tabulate_trajectories(rates: pd.DataFrame, similarities: pd.DataFrame) -> pd
         if missing := [of[name] for name in ("source", "pulled") if of[name] not in by_persona.index]:
             raise ValueError(f"{missing[0]} was not evaluated in {of}")
         others = by_persona.drop(index=[of["source"], of["pulled"]])
-        same = (current["condition"] == of["condition"]) & (current["seed"] == of["seed"])
-        pairs = current[same & (current["checkpoint"] == of["checkpoint"])]
-        both = {of["source"], of["pulled"]}
-        cosines = {f"cosine_l{row.layer}": row.cosine for row in pairs.itertuples() if {row.one, row.other} == both}
+        cosines = cosines_of.get((*key[:3], frozenset((of["source"], of["pulled"]))), {})
         own, source = by_persona.loc[of["pulled"]], by_persona.loc[of["source"]]
         rows.append(
             {
