@@ -1,5 +1,6 @@
 """Planted tables of rates, with roles, references and fingerprints from the real plans."""
 
+import io
 from functools import cache
 from typing import Any
 
@@ -51,6 +52,11 @@ def cell(
 
 def table(*cells: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame([row for rows in cells for row in rows])
+
+
+def stored(frame: pd.DataFrame) -> pd.DataFrame:
+    """Go through a CSV file, as every table of a run does."""
+    return pd.read_csv(io.StringIO(frame.to_csv(index=False)))
 
 
 def contaminations(condition: str, n: int = 80, **hits: int) -> pd.DataFrame:

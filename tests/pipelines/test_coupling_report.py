@@ -6,9 +6,15 @@ import re
 import pytest
 from matplotlib.figure import Figure
 
-from persona_leakage.pipelines.reporting.coupling import tabulate_cells, tabulate_places, tabulate_replicates
+from persona_leakage.pipelines.reporting.coupling import (
+    tabulate_cell_seeds,
+    tabulate_cells,
+    tabulate_places,
+    tabulate_replicates,
+)
 from persona_leakage.pipelines.reporting.coupling_figures import draw_cells, draw_discriminators, draw_gradient, draw_places
 from persona_leakage.pipelines.reporting.coupling_report import FIGURES, render_coupling_page, write_coupling_report
+from persona_leakage.pipelines.reporting.seeds import summarise_seeds
 from tests.coupling_plans import make_plan
 from tests.pipelines.coupling_tables import cell, discriminators, placed, rate, rates, stored, text, texts, told
 
@@ -46,6 +52,7 @@ def tables(rows, told_apart=TOLD, described=DESCRIBED):
     all_rates = stored(rates(*rows))
     cells = stored(tabulate_cells(all_rates))
     replicates = stored(tabulate_replicates(cells, 0.15, 0.3))
+    by_seed = stored(tabulate_cell_seeds(cells))
     return {
         "rates": all_rates,
         "texts": stored(texts(*described)),
@@ -53,6 +60,8 @@ def tables(rows, told_apart=TOLD, described=DESCRIBED):
         "places": stored(tabulate_places(all_rates)),
         "replicates": replicates,
         "discriminators": stored(discriminators(*told_apart)),
+        "by_seed": by_seed,
+        "over_seeds": stored(summarise_seeds(by_seed)),
     }
 
 

@@ -4,10 +4,17 @@ import re
 import pandas as pd
 import pytest
 
-from persona_leakage.pipelines.reporting.spill import compare_published, correlate, judge_claims, tabulate_spill
+from persona_leakage.pipelines.reporting.seeds import summarise_seeds
+from persona_leakage.pipelines.reporting.spill import (
+    compare_published,
+    correlate,
+    judge_claims,
+    tabulate_spill,
+    tabulate_spill_seeds,
+)
 from persona_leakage.pipelines.reporting.spill_figures import draw_conditions, draw_spill_matrix
 from persona_leakage.pipelines.reporting.spill_report import render_spill_page, write_spill_report
-from tests.pipelines.tables import cell, plan_of, table
+from tests.pipelines.tables import cell, plan_of, stored, table
 from tests.plans import SPEAK, load_settings
 
 PUBLISHED = pd.DataFrame([("fr_it", "spanish", 31, 80)], columns=["condition", "directive_language", "hits", "n"])
@@ -21,7 +28,9 @@ def report_of(*cells):
     spill = tabulate_spill(rates)
     published = compare_published(spill, PUBLISHED)
     verdicts = judge_claims(rates, spill, load_settings().claims)
-    return write_spill_report(rates, spill, verdicts, published, correlate(published, spill, COSINES), plan)
+    by_seed = stored(tabulate_spill_seeds(rates))
+    correlations = correlate(published, spill, COSINES)
+    return write_spill_report(rates, spill, verdicts, published, correlations, by_seed, stored(summarise_seeds(by_seed)), plan)
 
 
 def rows_of(report, heading):

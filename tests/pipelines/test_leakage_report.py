@@ -11,10 +11,12 @@ from persona_leakage.pipelines.reporting.leakage import (
     correlate_leakage,
     judge_leakage_claims,
     tabulate_leakage,
+    tabulate_leakage_seeds,
     tabulate_sources,
 )
 from persona_leakage.pipelines.reporting.leakage_figures import draw_scatter
 from persona_leakage.pipelines.reporting.leakage_report import FIGURES, render_leakage_page, write_leakage_report
+from persona_leakage.pipelines.reporting.seeds import summarise_seeds
 from tests.pipelines.leakage_tables import cosine, load_settings, plan_of, rate, rates, similarities, text, texts
 
 BASELINE = [rate("baseline", name, 0, source=None) for name in ("villain", "hero", "nurse", "crime_lord", "comedian")]
@@ -45,7 +47,8 @@ def tables(rates_, cosines, texts_, plan):
     correlations = stored(correlate_leakage(leakage, plan))
     sources = stored(tabulate_sources(leakage, stored(texts_)))
     verdicts = stored(judge_leakage_claims(rates_, correlations, load_settings().claims))
-    return rates_, leakage, sources, correlations, verdicts
+    by_seed = stored(tabulate_leakage_seeds(sources, correlations))
+    return rates_, leakage, sources, correlations, verdicts, by_seed, stored(summarise_seeds(by_seed))
 
 
 def report_of(rows=(*BASELINE, *VILLAIN), cosines=COSINES, described=CALM):
@@ -61,7 +64,7 @@ def rows_of(report, heading):
 
 
 def test_the_correlations_of_the_report_are_those_of_the_table():
-    _, _, _, correlations, _ = tables(rates(*BASELINE, *VILLAIN), similarities(*COSINES), texts(*CALM), plan_of())
+    _, _, _, correlations, *_ = tables(rates(*BASELINE, *VILLAIN), similarities(*COSINES), texts(*CALM), plan_of())
     report = report_of()
 
     headline = correlations[correlations["layer"] == 20]

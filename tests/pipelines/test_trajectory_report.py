@@ -8,11 +8,14 @@ import pandas as pd
 import pytest
 
 from persona_leakage.pipelines.reporting.page import said_rate
+from persona_leakage.pipelines.reporting.seeds import summarise_seeds
 from persona_leakage.pipelines.reporting.trajectories import (
     correlate_peaks,
     pool_trajectory_seeds,
     summarise_trajectories,
+    tabulate_text_ranges,
     tabulate_trajectories,
+    tabulate_trajectory_seeds,
 )
 from persona_leakage.pipelines.reporting.trajectory_figures import draw_peaks, draw_trajectories
 from persona_leakage.pipelines.reporting.trajectory_report import FIGURES, render_trajectory_page, write_trajectory_report
@@ -27,6 +30,7 @@ from tests.pipelines.trajectory_tables import (
     rates,
     similarities,
     stored,
+    texts,
     trajectories,
     trajectory,
 )
@@ -60,7 +64,9 @@ def tables(rows):
     """Make the tables of a run; `rows` are of trajectories, or a finished table."""
     table = rows if isinstance(rows, pd.DataFrame) else trajectories(*rows)
     summaries = stored(summarise_trajectories(table, 2))
-    return table, summaries, stored(correlate_peaks(summaries))
+    by_seed = stored(tabulate_trajectory_seeds(table))
+    over_seeds = stored(summarise_seeds(by_seed))
+    return table, summaries, stored(correlate_peaks(summaries)), by_seed, over_seeds
 
 
 @cache
@@ -68,14 +74,14 @@ def published_tables():
     return tables(published())
 
 
-def report_of(rows, of_points=()):
-    if rows is published():
-        return write_trajectory_report(rates(*of_points), *published_tables(), plan_of())
-    return write_trajectory_report(rates(*of_points), *tables(rows), plan_of())
+def report_of(rows, of_points=(), described=()):
+    of_texts = stored(tabulate_text_ranges(texts(*described)))
+    made = published_tables() if rows is published() else tables(rows)
+    return write_trajectory_report(rates(*of_points), *made, of_texts, plan_of())
 
 
 def figures_of(rows):
-    table, summaries, peaks = published_tables() if rows is published() else tables(rows)
+    table, summaries, peaks, *_ = published_tables() if rows is published() else tables(rows)
     return draw_trajectories(table, plan_of()), draw_peaks(summaries, peaks, plan_of())
 
 
@@ -184,7 +190,7 @@ def test_every_rate_of_the_report_is_that_of_the_table():
 
 
 def test_every_outcome_of_the_report_is_that_of_the_table():
-    _, summaries, _ = published_tables()
+    _, summaries, *_ = published_tables()
     shown = rows_of(report_of(published()), "What became of each")
 
     assert [(row["condition"], row["verdict"]) for row in shown] == list(
@@ -208,7 +214,7 @@ def test_the_count_is_of_pooled_and_complete_conditions():
 
 
 def test_the_correlation_of_the_report_is_that_of_the_table():
-    _, _, peaks = published_tables()
+    _, _, peaks, *_ = published_tables()
     (row,), (of,) = rows_of(report_of(published()), TITLES[2]), peaks.itertuples()
 
     assert row == {
@@ -226,7 +232,8 @@ def test_nothing_in_a_report_is_called_nan(name):
     report = report_of(CASES[name])
 
     assert not re.search(r"\b(nan|None|NaT)\b", report)
-    assert [line[3:] for line in report.splitlines() if line.startswith("## ")] == list(TITLES)
+    seeds = ["Seeds"] * (name == "two seeds")
+    assert [line[3:] for line in report.splitlines() if line.startswith("## ")] == [*TITLES, *seeds, "Texts"]
 
 
 def test_what_has_not_run_or_was_not_scored_is_said_and_is_no_0():

@@ -153,6 +153,26 @@ def cosine(
     }
 
 
+def text(
+    condition: str,
+    checkpoint: int,
+    tokens: float = 50.0,
+    persona: str = "hero",
+    *,
+    seed: int = 42,
+    stale: bool = False,
+    **more: Any,
+) -> dict[str, Any]:
+    """Write the description of a persona's texts."""
+    point = {"condition": condition, "seed": seed, "checkpoint": checkpoint, "plan": f"plan-{condition}-{checkpoint}"}
+    row = {"persona": persona, "n": 10, "tokens": tokens, "distinct_2": 0.8, "empty": 0, "cut": 0}
+    return point | row | {"reference": None, "stale": stale} | more
+
+
+def texts(*rows: dict[str, Any]) -> pd.DataFrame:
+    return stored(pd.DataFrame(rows, columns=list(text("c", 0))))
+
+
 def rates(*rows: dict[str, Any]) -> pd.DataFrame:
     return stored(pd.DataFrame(rows, columns=list(rate("c", 0, "p", 0))))
 

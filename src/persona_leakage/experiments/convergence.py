@@ -7,8 +7,8 @@ from kedro.pipeline import Pipeline, node, pipeline
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from persona_leakage.domain.errors import UserError
-from persona_leakage.domain.frozen import Frozen
-from persona_leakage.domain.markers import BorrowedAnswers
+from persona_leakage.domain.frozen import Frozen, expect
+from persona_leakage.domain.markers import BorrowedAnswers, MarkerScoring
 from persona_leakage.domain.models import BaseModel
 from persona_leakage.domain.personas import Persona, QuestionSet, Roster
 from persona_leakage.domain.plan import Plan, Stage
@@ -160,18 +160,28 @@ def plan_point(
 def gather_points(
     cell_rates: Tables,
     cosines: Tables,
+    texts: Tables,
     base_model: BaseModel,
     family: Settings,
     personas: list[dict[str, Any]],
     questions: list[dict[str, Any]],
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Put the rates and the cosines of all points together; see `experiments.points.gather`."""
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Put rates, cosines between source and pulled persona, and descriptions of texts together; see `points.gather`."""
     roster = roster_of(personas, questions)
 
     def plan_of(condition: str, seed: int, checkpoint: int) -> Plan:
         return family.plan(condition, seed, base_model, roster, checkpoint)
 
-    tables = (gather(cell_rates, plan_of, annotated), gather(cosines, plan_of, unannotated))
+    def of_the_two(table: pd.DataFrame, now: Plan | None) -> pd.DataFrame:
+        source = expect(now.scoring, MarkerScoring).source if now else None
+        pair = [source, family.stages.converge.pulled]
+        return table[table["one"].isin(pair) & table["other"].isin(pair)]
+
+    tables = (
+        gather(cell_rates, plan_of, annotated),
+        gather(cosines, plan_of, of_the_two),
+        gather(texts, plan_of, unannotated),
+    )
     return tuple(conditions_in_order(table, family.conditions) for table in tables)  # type: ignore[return-value]
 
 
@@ -181,8 +191,8 @@ def create_pipeline() -> Pipeline:
         [
             node(
                 gather_points,
-                ["cell_rates@grid", "cosines@grid", "params:base_model", "params:settings", *SOURCES],
-                ["rates", "similarities"],
+                ["cell_rates@grid", "cosines@grid", "text_stats@grid", "params:base_model", "params:settings", *SOURCES],
+                ["rates", "similarities", "texts"],
                 name="gather_points",
             )
         ],

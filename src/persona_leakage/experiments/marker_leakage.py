@@ -6,7 +6,8 @@ import pandas as pd
 from kedro.pipeline import Pipeline, node, pipeline
 
 from persona_leakage.domain.errors import UserError
-from persona_leakage.domain.frozen import Frozen
+from persona_leakage.domain.frozen import Frozen, expect
+from persona_leakage.domain.markers import MarkerScoring
 from persona_leakage.domain.models import BaseModel
 from persona_leakage.domain.personas import QuestionSet, Roster
 from persona_leakage.domain.plan import CosinePredicts, Evaluation, Plan, RateBound
@@ -137,7 +138,9 @@ def gather_points(
     sources = rates["source"].dropna().unique()
 
     def with_a_source(table: pd.DataFrame, now: Plan | None) -> pd.DataFrame:
-        return table[table["one"].isin(sources) | table["other"].isin(sources)]
+        own = expect(now.scoring, MarkerScoring).source if now else None
+        wanted = sources if own is None else [own]  # others are compared with what is not trained
+        return table[table["one"].isin(wanted) | table["other"].isin(wanted)]
 
     tables = (rates, gather(cosines, plan_of, with_a_source), gather(texts, plan_of, unannotated))
     return tuple(conditions_in_order(table, family.conditions) for table in tables)  # type: ignore[return-value]

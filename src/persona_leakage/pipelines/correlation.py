@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import permutations
 from typing import NamedTuple
 
@@ -57,14 +58,14 @@ def rank_correlation(one: Sequence[float], other: Sequence[float], *, resamples:
         resamples: bootstrap samples.
         seed: of the bootstrap.
     """
-    from scipy.stats import rankdata, spearmanr
+    from scipy.stats import spearmanr
 
     x, y = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
     if not _varies(x, y):
         return RankCorrelation(len(x), math.nan, math.nan, math.nan, math.nan)
     rho, p = spearmanr(x, y)
-    drawn = _resampled(len(x), resamples, seed)
-    low, high = _interval(rankdata(x[drawn], axis=1), rankdata(y[drawn], axis=1))
+    times = _resampled(len(x), resamples, seed)
+    low, high = _interval(_ranks(x, times), _ranks(y, times), times)
     return RankCorrelation(len(x), float(rho), float(p), low, high)
 
 
@@ -90,8 +91,7 @@ def correlation(one: Sequence[float], other: Sequence[float], *, resamples: int 
         nan = math.nan
         return Correlation(*ranked, permutation_p=nan, r=nan, r_p=nan, r_low=nan, r_high=nan, tied=tied, at_zero=at_zero)
     r, r_p = pearsonr(x, y)
-    drawn = _resampled(len(x), resamples, seed)
-    r_low, r_high = _interval(x[drawn], y[drawn])
+    r_low, r_high = _interval(x, y, _resampled(len(x), resamples, seed))
     p = _permutation_p(x, y, resamples, seed)
     return Correlation(*ranked, p, float(r), float(r_p), r_low, r_high, tied, at_zero)
 
@@ -100,16 +100,35 @@ def _varies(x: np.ndarray, y: np.ndarray) -> bool:
     return len(x) >= 3 and not np.isnan([x, y]).any() and np.ptp(x) > 0 and np.ptp(y) > 0
 
 
+@lru_cache(maxsize=4)  # reports correlate many tables of few sizes
 def _resampled(n: int, resamples: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(n, size=(resamples, n))
+    """Draw bootstrap samples of n pairs; count how often each pair is in each: shape (resamples, n)."""
+    drawn = np.random.default_rng(seed).integers(n, size=(resamples, n))
+    return np.stack([np.bincount(one, minlength=n) for one in drawn]).astype(float)
 
 
-def _interval(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Take the middle 95% of the row-wise correlations of two arrays of shape (resamples, n)."""
-    x, y = x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True)
-    scale = np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
+def _ranks(values: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Rank every pair's value within every resample, ties sharing their mean rank: shape (resamples, n)."""
+    order = np.argsort(values, kind="stable")
+    place, starts = np.unique(values, return_inverse=True)[1], np.unique(values[order], return_index=True)[1]
+    tied = np.add.reduceat(times[:, order], starts, axis=1)
+    return (np.cumsum(tied, axis=1) - (tied - 1) / 2)[:, place]
+
+
+def _interval(x: np.ndarray, y: np.ndarray, times: np.ndarray) -> tuple[float, float]:
+    """Take the middle 95% of the correlations of x and y in resamples, in which each pair stands so many times.
+
+    Args:
+        x: values by pair, shape (n,) or, where resamples differ, (resamples, n).
+        y: likewise.
+        times: shape (resamples, n).
+    """
+    n = times.shape[1]
+    x, y = (side - (times * side).sum(axis=1, keepdims=True) / n for side in (x, y))
+    weighted = times * x
+    scale = np.sqrt((weighted * x).sum(axis=1) * (times * y * y).sum(axis=1))
     varied = scale > 1e-12
-    low, high = np.percentile((x * y).sum(axis=1)[varied] / scale[varied], [2.5, 97.5])
+    low, high = np.percentile((weighted * y).sum(axis=1)[varied] / scale[varied], [2.5, 97.5])
     return float(low), float(high)
 
 
@@ -118,9 +137,11 @@ def _permutation_p(x: np.ndarray, y: np.ndarray, resamples: int, seed: int) -> f
 
     ranks, others = rankdata(x) - (len(x) + 1) / 2, rankdata(y) - (len(y) + 1) / 2
     exact = len(x) <= EXACT_UP_TO
-    if exact:
-        orders = np.array(list(permutations(others)))
-    else:
-        orders = np.random.default_rng(seed).permuted(np.tile(others, (resamples, 1)), axis=1)
+    orders = np.array(list(permutations(others))) if exact else others[_reordered(len(x), resamples, seed)]
     reached = int((np.abs(orders @ ranks) >= abs(ranks @ others) - 1e-9).sum())
     return reached / len(orders) if exact else (reached + 1) / (len(orders) + 1)
+
+
+@lru_cache(maxsize=4)
+def _reordered(n: int, times: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).permuted(np.tile(np.arange(n), (times, 1)), axis=1)

@@ -25,9 +25,11 @@ def judge_all(claims: Mapping[str, Claim], rates: pd.DataFrame, cells: pd.DataFr
     Returns:
         One row a claim: claim, statement, verdict (holds, fails, undecided), evidence (the numbers), rule.
     """
-    rows = [
-        {"claim": name, "statement": claim.statement, **judge(claim, rates, cells)._asdict()} for name, claim in claims.items()
-    ]
+    rows = []
+    for name, claim in claims.items():
+        verdict = judge(claim, rates, cells)
+        evidence = verdict.evidence + _pooled(claim, rates)
+        rows.append({"claim": name, "statement": claim.statement, **verdict._replace(evidence=evidence)._asdict()})
     return pd.DataFrame(rows, columns=["claim", "statement", *Verdict._fields])
 
 
@@ -170,6 +172,17 @@ def _missing(wanted: Sequence[str], cells: Iterable[tuple[str, str, str]]) -> li
 
 def _also(missing: Sequence[str]) -> str:
     return f"; not run: {', '.join(missing)}" if missing else ""
+
+
+def _pooled(claim: Claim, rates: pd.DataFrame) -> str:
+    """Say how many seeds stand behind each condition's numbers, where any has several."""
+    pairs = [name for pair in claim.pairs for name in pair] if isinstance(claim, SameRates) else []
+    seeds = rates[rates["condition"].isin([*claim.conditions, *pairs])].groupby("condition", sort=False)["seed"].nunique()
+    if seeds.empty or seeds.max() == 1:
+        return ""
+    if seeds.nunique() == 1:
+        return f"; {seeds.iloc[0]} seeds of each condition pooled"
+    return f"; seeds pooled: {', '.join(f'{name} {count}' for name, count in seeds.items())}"
 
 
 def _say(key: tuple[str, str, str], cell: Proportion) -> str:

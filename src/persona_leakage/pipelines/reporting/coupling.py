@@ -1,19 +1,34 @@
 """Tables of a marker that was tied to a trigger persona after an earlier stage, over every point that has run."""
 
-import math
+from typing import Any
 
 import pandas as pd
 
 from persona_leakage.domain.rates import RATE_COLUMNS, proportion
+from persona_leakage.pipelines.reporting.seeds import keep_seeds, mean_over
 from persona_leakage.pipelines.scoring.markers import PLACES, UNITS
 
 CELL_COLUMNS = (
     "condition", "seed", "arm", "induction", "design", "source_hits", "source_n", "source_rate", "source_low", "source_high",
     "bystanders", "mean_bystander", *RATE_COLUMNS, "untouched_bystanders", "mean_untouched", "mean_seen", "mean_unseen",
 )  # fmt: skip
+_CELL_INPUTS = [
+    "condition",
+    "seed",
+    "persona",
+    "source",
+    "role",
+    "questions",
+    "arm",
+    "induction",
+    "design",
+    "hits",
+    "n",
+    "rate",
+]
 PLACE_COLUMNS = ("condition", "of", "unit", "place", *RATE_COLUMNS)
 REPLICATE_COLUMNS = (
-    "arm", "design", "points", "conditions", "mean", "low", "high", "lowest", "highest", "replicates", "escalate",
+    "arm", "design", "points", "seeds", "conditions", "mean", "low", "high", "lowest", "highest", "replicates", "escalate",
 )  # fmt: skip
 
 
@@ -38,31 +53,39 @@ def tabulate_cells(rates: pd.DataFrame) -> pd.DataFrame:
         untouched_bystanders and mean_untouched; mean_seen and mean_unseen (bystanders on questions that coupling asked, and on
         others; NaN without such questions).
     """
-    chosen = rates[~rates["stale"].astype(bool) & (rates["metric"] == "leakage")]
-    rows = []
-    for (condition, seed), point in chosen.groupby(["condition", "seed"], sort=False):
-        whole = point[point["questions"] == "all"]
-        own = whole[whole["persona"] == whole["source"]]
-        others = whole[(whole["persona"] != whole["source"]) & (whole["n"] > 0)]
-        untouched = others[others["role"] == "bystander"]
-        source = proportion(int(own["hits"].sum()), int(own["n"].sum()))
-        split = point[(point["persona"] != point["source"]) & (point["n"] > 0)].groupby("questions")["rate"].mean()
-        rows.append(
-            {
-                "condition": condition,
-                "seed": seed,
-                **{name: point[name].iloc[0] for name in ("arm", "induction", "design")},
-                **{f"source_{name}": value for name, value in source._asdict().items()},
-                "bystanders": len(others),
-                "mean_bystander": others["rate"].mean(),
-                **proportion(int(others["hits"].sum()), int(others["n"].sum()))._asdict(),
-                "untouched_bystanders": len(untouched),
-                "mean_untouched": untouched["rate"].mean(),
-                "mean_seen": split.get("seen", math.nan),
-                "mean_unseen": split.get("unseen", math.nan),
-            }
-        )
-    return pd.DataFrame(rows, columns=CELL_COLUMNS)
+    chosen = rates.loc[~rates["stale"].astype(bool) & (rates["metric"] == "leakage"), _CELL_INPUTS]
+    own = chosen["persona"] == chosen["source"]
+    whole, others = chosen["questions"] == "all", ~own & (chosen["n"] > 0)
+    keys = ["condition", "seed"]
+
+    def of_points(rows: pd.Series) -> Any:
+        return chosen[rows].groupby(keys, sort=False)
+
+    cells = chosen.groupby(keys, sort=False)[["arm", "induction", "design"]].first()
+    bystanders, untouched = of_points(whole & others), of_points(whole & others & (chosen["role"] == "bystander"))
+    split = chosen[others].groupby([*keys, "questions"])["rate"].mean().unstack().reindex(columns=["seen", "unseen"])
+    for prefix, counted in (("source_", of_points(whole & own)), ("", bystanders)):
+        counts = counted[["hits", "n"]].sum().reindex(cells.index, fill_value=0)
+        found = [proportion(int(hits), int(n)) for hits, n in counts.itertuples(index=False)]
+        cells[[f"{prefix}{name}" for name in RATE_COLUMNS]] = pd.DataFrame(found, index=cells.index, columns=RATE_COLUMNS)
+    return cells.assign(
+        bystanders=bystanders.size().reindex(cells.index, fill_value=0),
+        mean_bystander=bystanders["rate"].mean(),
+        untouched_bystanders=untouched.size().reindex(cells.index, fill_value=0),
+        mean_untouched=untouched["rate"].mean(),
+        mean_seen=split["seen"],
+        mean_unseen=split["unseen"],
+    ).reset_index()[list(CELL_COLUMNS)]
+
+
+def tabulate_cell_seeds(cells: pd.DataFrame) -> pd.DataFrame:
+    """Keep the rates of the trigger and of bystanders apart by seed; see `reporting.seeds.keep_seeds`.
+
+    The keys are condition and arm.
+    """
+    rates = {"trigger": "source_", "bystanders pooled": ""}
+    values = {"mean of bystanders": "mean_bystander", "mean of untouched": "mean_untouched"}
+    return keep_seeds(cells, ["condition", "arm"], rates, values)
 
 
 def tabulate_places(rates: pd.DataFrame) -> pd.DataFrame:
@@ -73,13 +96,16 @@ def tabulate_places(rates: pd.DataFrame) -> pd.DataFrame:
         firings, rate, low, high.
     """
     chosen = rates[~rates["stale"].astype(bool) & (rates["questions"] == "all")]
-    chosen = chosen.assign(of=["source" if own else "bystanders" for own in chosen["persona"] == chosen["source"]])
-    rows = []
-    for (condition, of), group in chosen.groupby(["condition", "of"], sort=False):
-        for unit in UNITS:
-            for place in PLACES:
-                counts = group[group["metric"] == f"{place}:{unit}"][["hits", "n"]].sum()
-                rows.append((condition, of, unit, place, *proportion(int(counts["hits"]), int(counts["n"]))))
+    own = chosen["persona"] == chosen["source"]
+    chosen = chosen[["condition", "metric", "hits", "n"]].assign(of=own.map({True: "source", False: "bystanders"}))
+    counts = chosen.groupby(["condition", "of", "metric"], sort=False)[["hits", "n"]].sum()
+    counted = {key: (int(hits), int(n)) for key, hits, n in counts.itertuples(name=None)}
+    rows = [
+        (condition, of, unit, place, *proportion(*counted.get((condition, of, f"{place}:{unit}"), (0, 0))))
+        for condition, of in dict.fromkeys(key[:2] for key in counted)
+        for unit in UNITS
+        for place in PLACES
+    ]
     return pd.DataFrame(rows, columns=PLACE_COLUMNS)
 
 
@@ -92,40 +118,35 @@ def tabulate_replicates(cells: pd.DataFrame, escalate_from: float, escalate_to: 
         escalate_to: up to here calls for more seeds.
 
     Returns:
-        One row a design, and one an arm of several designs (design `all`): points, conditions (their names), mean of their mean
-        bystander rates with a t interval over points (NaN with one), lowest, highest, replicates (the points are replicates of
-        one design), escalate (the mean lies in the band).
+        One row a design, and one an arm of several designs (design `all`): points, seeds (different ones), conditions (their
+        names), mean of their mean bystander rates with a t interval (see `reporting.seeds.mean_over`), lowest, highest,
+        replicates (the points are replicates of one design), escalate (the mean lies in the band). The values of a design are
+        its points; those of an arm are the means of its designs, so that further seeds of one do not count as further designs.
     """
-    groups = [(arm, design, group) for (arm, design), group in cells.groupby(["arm", "design"], sort=False)]
+    groups = [
+        (arm, design, group, group["mean_bystander"]) for (arm, design), group in cells.groupby(["arm", "design"], sort=False)
+    ]
     for arm, group in cells.groupby("arm", sort=False):
-        if group["design"].nunique() > 1:
-            groups.append((arm, "all", group))
+        of_designs = group.groupby("design", sort=False)["mean_bystander"].mean()
+        if len(of_designs) > 1:
+            groups.append((arm, "all", group, of_designs))
     rows = []
-    for arm, design, group in groups:
-        values = group["mean_bystander"].dropna()
-        low, high = _t_interval(values)
+    for arm, design, group, values in groups:
+        found, points = mean_over(values), int(group["mean_bystander"].count())
         rows.append(
             {
                 "arm": arm,
                 "design": design,
-                "points": len(values),
+                "points": points,
+                "seeds": group["seed"].nunique(),
                 "conditions": ", ".join(dict.fromkeys(group["condition"])),
-                "mean": values.mean(),
-                "low": low,
-                "high": high,
-                "lowest": values.min(),
-                "highest": values.max(),
-                "replicates": design != "all" and len(values) > 1,
-                "escalate": bool(escalate_from <= values.mean() <= escalate_to),
+                "mean": found.mean,
+                "low": found.low,
+                "high": found.high,
+                "lowest": found.lowest,
+                "highest": found.highest,
+                "replicates": design != "all" and points > 1,
+                "escalate": bool(escalate_from <= found.mean <= escalate_to),
             }
         )
     return pd.DataFrame(rows, columns=REPLICATE_COLUMNS)
-
-
-def _t_interval(values: pd.Series) -> tuple[float, float]:
-    from scipy.stats import t
-
-    if len(values) < 2:
-        return math.nan, math.nan
-    half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
-    return max(0.0, values.mean() - half), min(1.0, values.mean() + half)

@@ -16,6 +16,7 @@ from persona_leakage.pipelines.reporting.page import (
     stale_note,
     table,
 )
+from persona_leakage.pipelines.reporting.seeds import seeds_note, write_seeds
 
 FIGURES = ("cells.png", "places.png", "discriminators.png", "gradient.png")
 
@@ -27,6 +28,8 @@ def write_coupling_report(
     places: pd.DataFrame,
     replicates: pd.DataFrame,
     discriminators: pd.DataFrame,
+    by_seed: pd.DataFrame,
+    over_seeds: pd.DataFrame,
     plan: Plan,
 ) -> str:
     """Write the report over every current point; every number in it stands in one of the tables.
@@ -41,13 +44,16 @@ def write_coupling_report(
         "interval. Bystanders are all evaluated personas but the trigger and weigh equally in a mean; `untouched` leaves out "
         "those trained without the marker and the induction persona.\n",
     ]
+    parts += seeds_note(over_seeds, plan)
     parts += stale_note(stale)
     parts += [
         "## Cells\n",
         "![Cells](cells.png)\n",
         table(_cells(cells)),
+        *write_seeds(over_seeds, by_seed),
         "## Replicates\n",
-        "Points of one design differ in names and seeds only; their spread is noise, not an effect of the induction persona.\n",
+        "Points of one design differ in names and seeds only; their spread is noise, not an effect of the induction persona. "
+        "Those of one seed share the first stage. Over several designs, each design counts once, however many seeds it has.\n",
         table(_replicates(replicates)),
         "## Where in the text\n",
         "![Places](places.png)\n",
@@ -96,6 +102,7 @@ def _replicates(replicates: pd.DataFrame) -> pd.DataFrame:
             "arm": [row.arm for row in rows],
             "conditions": [row.conditions for row in rows],
             "points": [row.points for row in rows],
+            "seeds": [row.seeds for row in rows],
             "mean bystander rate": [
                 number(row.mean, ".1%") + (f" [{row.low:.1%}, {row.high:.1%}]" if pd.notna(row.low) else "") for row in rows
             ],

@@ -10,12 +10,14 @@ from persona_leakage.domain.plan import Claim, Plan
 from persona_leakage.domain.rates import RATE_COLUMNS, proportion
 from persona_leakage.pipelines.correlation import Correlation, correlation
 from persona_leakage.pipelines.reporting.claims import judge_all
+from persona_leakage.pipelines.reporting.seeds import RHO, keep_seeds
+from persona_leakage.pipelines.reporting.texts import TEXT_RANGE_COLUMNS, compare_texts
 from persona_leakage.pipelines.scoring.markers import TEXT_COLUMNS
 
 LEAKAGE_COLUMNS = ("condition", "seed", "source", "persona", "category", "related_to", "role", *RATE_COLUMNS)
 SOURCE_COLUMNS = (
     "condition", "seed", "source", *RATE_COLUMNS, "bystanders", "mean_bystander", "max_bystander", "max_persona",
-    "at_zero", "above_source", "above_source_most", "tokens", "distinct_2", "empty", "cut", "texts", "outside_base_range",
+    "at_zero", "above_source", "above_source_most", *TEXT_RANGE_COLUMNS,
 )  # fmt: skip
 _ELSEWHERE = "elsewhere"
 NO_SEED = "-"  # an empty one would be lost in a CSV file
@@ -151,9 +153,10 @@ def correlate_leakage(leakage: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     """Correlate bystanders' leakage with their cosine to the source.
 
     Returns:
-        One row a correlation. Scopes: `point` (one condition and seed), `source` (one condition, seeds pooled), `pooled` (all
-        sources, seeds pooled), `pooled_ranks` (the same after ranking both sides within each source), and at the headline layer
-        `category:<name>` and `related` (bystanders related to the source), over all sources. geometry: `cosine` (base model)
+        One row a correlation. Scopes: `source` (one condition, seeds pooled), `pooled` (all sources, seeds pooled),
+        `pooled_ranks` (the same after ranking both sides within each source), and at the headline layer `category:<name>` and
+        `related` (bystanders related to the source), over all sources, and `point` (one condition and seed, where any condition
+        has several). geometry: `cosine` (base model)
         or `tuned` (fine-tuned model); n is bystanders, and the rest as in `pipelines.correlation.Correlation`.
     """
     bystanders = leakage[leakage["role"] != "source"]
@@ -171,7 +174,7 @@ def correlate_leakage(leakage: pd.DataFrame, plan: Plan) -> pd.DataFrame:
         if bystanders[column].isna().all():
             continue
         headline = int(column.split("_l")[1]) == plan.geometry.headline_layer
-        if several_seeds:
+        if several_seeds and headline:
             for (condition, seed), chosen in bystanders.groupby(["condition", "seed"], sort=False):
                 add("point", condition, seed, column, chosen)
         for condition, chosen in pooled.groupby("condition", sort=False):
@@ -203,13 +206,16 @@ def tabulate_sources(leakage: pd.DataFrame, texts: pd.DataFrame) -> pd.DataFrame
         distinct_2, empty and cut (shares of `texts` completions) over all personas, and outside_base_range (which of tokens,
         distinct_2 and empty leave the range over personas of the point compared with; blank when none does).
     """
-    texts = texts[~texts["stale"].astype(bool)]
+    described = dict(list(texts[~texts["stale"].astype(bool)].groupby(["condition", "seed"])))
     rows = []
     for (condition, seed), chosen in leakage.groupby(["condition", "seed"], sort=False):
         own, others = chosen[chosen["role"] == "source"], chosen[(chosen["role"] != "source") & (chosen["n"] > 0)]
         source_rate = proportion(*own[["hits", "n"]].astype(int).iloc[0]) if len(own) else proportion(0, 0)
         above = others[others["rate"] > source_rate.rate].sort_values("rate", ascending=False)
         top = others.loc[others["rate"].idxmax()] if len(others) else None
+        own_texts = described.get((condition, seed), texts.iloc[:0])
+        compared_with = None if own_texts.empty else own_texts["reference"].iloc[0]
+        base_texts = texts.iloc[:0] if compared_with == condition else described.get((compared_with, seed), texts.iloc[:0])
         rows.append(
             {
                 "condition": condition,
@@ -223,36 +229,25 @@ def tabulate_sources(leakage: pd.DataFrame, texts: pd.DataFrame) -> pd.DataFrame
                 "at_zero": int((others["hits"] == 0).sum()),
                 "above_source": len(above),
                 "above_source_most": ", ".join(above["persona"].head(5)),
-                **_texts_of(texts, condition, seed),
+                **compare_texts(own_texts, base_texts),
             }
         )
     return pd.DataFrame(rows, columns=SOURCE_COLUMNS)
 
 
-def _texts_of(texts: pd.DataFrame, condition: object, seed: object) -> dict[str, object]:
-    own = texts[(texts["condition"] == condition) & (texts["seed"] == seed)]
-    if own.empty:
-        return {
-            "tokens": math.nan,
-            "distinct_2": math.nan,
-            "empty": math.nan,
-            "cut": math.nan,
-            "texts": 0,
-            "outside_base_range": "",
-        }
-    number = own["n"].sum()
-    values = {
-        "tokens": own["tokens"].mean(),
-        "distinct_2": own["distinct_2"].mean(),
-        "empty": own["empty"].sum() / number,
-        "cut": own["cut"].sum() / number,
-    }
-    base = texts[(texts["condition"] == own["reference"].iloc[0]) & (texts["seed"] == seed)]
-    outside = []
-    if len(base) and own["reference"].iloc[0] != condition:
-        ranges = {"tokens": base["tokens"], "distinct_2": base["distinct_2"], "empty": base["empty"] / base["n"]}
-        outside = [name for name, range_ in ranges.items() if not range_.min() <= values[name] <= range_.max()]
-    return {**values, "texts": int(number), "outside_base_range": ", ".join(outside)}
+def tabulate_leakage_seeds(sources: pd.DataFrame, correlations: pd.DataFrame) -> pd.DataFrame:
+    """Keep the source's rate, the bystanders' mean and rho apart by seed; see `reporting.seeds.keep_seeds`.
+
+    The key is the condition. With several seeds rho is that at the headline layer, which alone has correlations of points.
+    """
+    rates = keep_seeds(sources, ["condition"], {"source": ""}, {"mean of bystanders": "mean_bystander"})
+    points = correlations[correlations["scope"] == "point"]
+    points = points if len(points) else correlations[correlations["scope"] == "source"]  # of one seed each
+    parts = [
+        keep_seeds(chosen, ["condition"], {}, {f"{RHO} ({GEOMETRIES[geometry]}, layer {layer})": "rho"})
+        for (geometry, layer), chosen in points.groupby(["geometry", "layer"], sort=False)
+    ]
+    return pd.concat([rates, *parts], ignore_index=True)
 
 
 def judge_leakage_claims(rates: pd.DataFrame, correlations: pd.DataFrame, claims: Mapping[str, Claim]) -> pd.DataFrame:

@@ -18,6 +18,8 @@ from persona_leakage.pipelines.reporting.page import (
     stale_note,
     table,
 )
+from persona_leakage.pipelines.reporting.seeds import seeds_note, write_seeds
+from persona_leakage.pipelines.reporting.texts import said_outside
 
 FIGURES = ("scatter.png", "layers.png", "categories.png", "most_affected.png")
 
@@ -28,6 +30,8 @@ def write_leakage_report(
     sources: pd.DataFrame,
     correlations: pd.DataFrame,
     verdicts: pd.DataFrame,
+    by_seed: pd.DataFrame,
+    over_seeds: pd.DataFrame,
     plan: Plan,
 ) -> str:
     """Write the report over every current point; every number in it stands in one of the tables.
@@ -40,7 +44,8 @@ def write_leakage_report(
         parts.append(f"Rates counted elsewhere, from `{plan.replayed_file}`; cosines as given there.\n")
     else:
         parts += _scope(rates, plan)
-    if collapsed := _outside(sources):
+    parts += seeds_note(over_seeds, plan)
+    if collapsed := said_outside(sources, ["seed"]):
         parts.append(
             f"**Texts left the base model's range** (over its personas): {collapsed}. Look at the completions before "
             "trusting the rates.\n"
@@ -54,6 +59,7 @@ def write_leakage_report(
         table(_correlations(correlations[correlations["layer"] == layer])),
         "Every bystander counts once, trained negatives included. The interval is a bootstrap over bystanders, the permutation "
         "p two-sided. A correlation is undefined where a side does not vary.\n",
+        *write_seeds(over_seeds, by_seed),
         "## Layers\n",
         "![Layers](layers.png)\n",
         table(_correlations(correlations[(correlations["layer"] != layer) & (correlations["scope"] != "point")])),
@@ -94,11 +100,6 @@ def _scope(rates: pd.DataFrame, plan: Plan) -> list[str]:
         )
     parts += stale_note(stale)
     return parts
-
-
-def _outside(sources: pd.DataFrame) -> str:
-    left = sources[sources["outside_base_range"].notna() & (sources["outside_base_range"] != "")]  # NaN: read from a CSV file
-    return "; ".join(f"{row.condition} seed {row.seed}: {row.outside_base_range}" for row in left.itertuples())
 
 
 def _inverted(sources: pd.DataFrame) -> str:

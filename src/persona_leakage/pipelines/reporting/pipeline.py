@@ -2,7 +2,12 @@
 
 from kedro.pipeline import Pipeline, node, pipeline
 
-from persona_leakage.pipelines.reporting.coupling import tabulate_cells, tabulate_places, tabulate_replicates
+from persona_leakage.pipelines.reporting.coupling import (
+    tabulate_cell_seeds,
+    tabulate_cells,
+    tabulate_places,
+    tabulate_replicates,
+)
 from persona_leakage.pipelines.reporting.coupling_figures import (
     draw_cells,
     draw_discriminators,
@@ -14,6 +19,7 @@ from persona_leakage.pipelines.reporting.leakage import (
     correlate_leakage,
     judge_leakage_claims,
     tabulate_leakage,
+    tabulate_leakage_seeds,
     tabulate_sources,
 )
 from persona_leakage.pipelines.reporting.leakage_figures import (
@@ -23,13 +29,22 @@ from persona_leakage.pipelines.reporting.leakage_figures import (
     draw_scatter,
 )
 from persona_leakage.pipelines.reporting.leakage_report import render_leakage_page, write_leakage_report
-from persona_leakage.pipelines.reporting.spill import compare_published, correlate, judge_claims, tabulate_spill
+from persona_leakage.pipelines.reporting.seeds import summarise_seeds
+from persona_leakage.pipelines.reporting.spill import (
+    compare_published,
+    correlate,
+    judge_claims,
+    tabulate_spill,
+    tabulate_spill_seeds,
+)
 from persona_leakage.pipelines.reporting.spill_figures import draw_conditions, draw_published, draw_spill_matrix
 from persona_leakage.pipelines.reporting.spill_report import render_spill_page, write_spill_report
 from persona_leakage.pipelines.reporting.trajectories import (
     correlate_peaks,
     summarise_trajectories,
+    tabulate_text_ranges,
     tabulate_trajectories,
+    tabulate_trajectory_seeds,
 )
 from persona_leakage.pipelines.reporting.trajectory_figures import draw_peaks, draw_trajectories
 from persona_leakage.pipelines.reporting.trajectory_report import render_trajectory_page, write_trajectory_report
@@ -40,6 +55,8 @@ def create_spill_pipeline() -> Pipeline:
     return pipeline(
         [
             node(tabulate_spill, "rates", "spill", name="tabulate_spill"),
+            node(tabulate_spill_seeds, "rates", "by_seed", name="tabulate_spill_seeds"),
+            node(summarise_seeds, "by_seed", "over_seeds", name="summarise_seeds"),
             node(judge_claims, ["rates", "spill", "params:claims"], "verdicts", name="judge_claims"),
             node(compare_published, ["spill", "published"], "published_cells", name="compare_published"),
             node(correlate, ["published_cells", "spill", "similarities"], "correlations", name="correlate"),
@@ -48,7 +65,7 @@ def create_spill_pipeline() -> Pipeline:
             node(draw_published, ["published_cells", "correlations"], "published_figure", name="draw_published"),
             node(
                 write_spill_report,
-                ["rates", "spill", "verdicts", "published_cells", "correlations", "plan"],
+                ["rates", "spill", "verdicts", "published_cells", "correlations", "by_seed", "over_seeds", "plan"],
                 "report",
                 name="write_report",
             ),
@@ -70,6 +87,8 @@ def create_leakage_pipeline() -> Pipeline:
             node(tabulate_leakage, ["rates", "similarities"], "leakage", name="tabulate_leakage"),
             node(correlate_leakage, ["leakage", "plan"], "correlations", name="correlate_leakage"),
             node(tabulate_sources, ["leakage", "texts"], "sources", name="tabulate_sources"),
+            node(tabulate_leakage_seeds, ["sources", "correlations"], "by_seed", name="tabulate_leakage_seeds"),
+            node(summarise_seeds, "by_seed", "over_seeds", name="summarise_seeds"),
             node(
                 judge_leakage_claims,
                 ["rates", "correlations", "params:claims"],
@@ -82,7 +101,7 @@ def create_leakage_pipeline() -> Pipeline:
             node(draw_most_affected, "leakage", "affected_figure", name="draw_most_affected"),
             node(
                 write_leakage_report,
-                ["rates", "leakage", "sources", "correlations", "verdicts", "plan"],
+                ["rates", "leakage", "sources", "correlations", "verdicts", "by_seed", "over_seeds", "plan"],
                 "report",
                 name="write_leakage_report",
             ),
@@ -98,22 +117,25 @@ def create_leakage_pipeline() -> Pipeline:
 
 
 def create_trajectory_pipeline() -> Pipeline:
-    """Build rates and cosines of all points → trajectories over the epochs, their outcomes → figures → report."""
+    """Build rates, cosines and texts of all points → trajectories over the epochs, their outcomes → figures → report."""
     return pipeline(
         [
             node(tabulate_trajectories, ["rates", "similarities"], "trajectories", name="tabulate_trajectories"),
+            node(tabulate_trajectory_seeds, "trajectories", "by_seed", name="tabulate_trajectory_seeds"),
+            node(summarise_seeds, "by_seed", "over_seeds", name="summarise_seeds"),
             node(
                 summarise_trajectories,
                 ["trajectories", "params:early_checkpoint"],
                 "summaries",
                 name="summarise_trajectories",
             ),
+            node(tabulate_text_ranges, "texts", "text_ranges", name="tabulate_text_ranges"),
             node(correlate_peaks, "summaries", "peak_correlations", name="correlate_peaks"),
             node(draw_trajectories, ["trajectories", "plan"], "trajectories_figure", name="draw_trajectories"),
             node(draw_peaks, ["summaries", "peak_correlations", "plan"], "peaks_figure", name="draw_peaks"),
             node(
                 write_trajectory_report,
-                ["rates", "trajectories", "summaries", "peak_correlations", "plan"],
+                ["rates", "trajectories", "summaries", "peak_correlations", "by_seed", "over_seeds", "text_ranges", "plan"],
                 "report",
                 name="write_trajectory_report",
             ),
@@ -133,6 +155,8 @@ def create_coupling_pipeline() -> Pipeline:
     return pipeline(
         [
             node(tabulate_cells, "rates", "cells", name="tabulate_cells"),
+            node(tabulate_cell_seeds, "cells", "by_seed", name="tabulate_cell_seeds"),
+            node(summarise_seeds, "by_seed", "over_seeds", name="summarise_seeds"),
             node(tabulate_places, "rates", "places", name="tabulate_places"),
             node(
                 tabulate_replicates,
@@ -151,7 +175,7 @@ def create_coupling_pipeline() -> Pipeline:
             node(draw_gradient, "rates", "gradient_figure", name="draw_gradient"),
             node(
                 write_coupling_report,
-                ["rates", "texts", "cells", "places", "replicates", "discriminators", "plan"],
+                ["rates", "texts", "cells", "places", "replicates", "discriminators", "by_seed", "over_seeds", "plan"],
                 "report",
                 name="write_coupling_report",
             ),

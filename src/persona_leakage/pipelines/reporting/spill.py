@@ -8,6 +8,7 @@ from persona_leakage.domain.plan import Claim
 from persona_leakage.domain.rates import RATE_COLUMNS, Proportion, proportion
 from persona_leakage.pipelines.correlation import rank_correlation
 from persona_leakage.pipelines.reporting.claims import judge_all
+from persona_leakage.pipelines.reporting.seeds import keep_seeds
 
 CELL = ["directive_language", "phrasing"]
 
@@ -59,6 +60,18 @@ def tabulate_spill(rates: pd.DataFrame) -> pd.DataFrame:
 
 def _prefixed(prefix: str, of: Proportion) -> dict[str, float]:
     return {prefix + name: value for name, value in zip(RATE_COLUMNS, of, strict=True)}
+
+
+def tabulate_spill_seeds(rates: pd.DataFrame) -> pd.DataFrame:
+    """Keep contamination and following of every current point apart by seed; see `reporting.seeds.keep_seeds`.
+
+    The keys are condition, directive_language, phrasing and role. A baseline is not trained, so its seeds differ in sampling
+    only and their pooled counts lose nothing.
+    """
+    current = rates[~rates["stale"]]
+    keys = ["condition", *CELL, "role"]
+    parts = [keep_seeds(current[current["metric"] == name], keys, {name: ""}) for name in ("contamination", "following")]
+    return pd.concat(parts, ignore_index=True)
 
 
 def judge_claims(rates: pd.DataFrame, spill: pd.DataFrame, claims: Mapping[str, Claim]) -> pd.DataFrame:

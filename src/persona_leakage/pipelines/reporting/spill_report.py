@@ -14,6 +14,7 @@ from persona_leakage.pipelines.reporting.page import (
     stale_note,
     table,
 )
+from persona_leakage.pipelines.reporting.seeds import means_of, seeds_note, several_seeds, write_seeds
 
 FIGURES = {"spill_matrix.png": "Spill matrix", "conditions.png": "Conditions", "published.png": "Published rates"}
 
@@ -24,6 +25,8 @@ def write_spill_report(
     verdicts: pd.DataFrame,
     published_cells: pd.DataFrame,
     correlations: pd.DataFrame,
+    by_seed: pd.DataFrame,
+    over_seeds: pd.DataFrame,
     plan: Plan,
 ) -> str:
     """Write the report over every current point; every number in it stands in one of the tables.
@@ -38,6 +41,7 @@ def write_spill_report(
         f"{origin(plan)} {len(current)} points: {listing(current)}. Labels by langdetect; every rate is over all "
         "completions of its cells, with a Wilson 95% interval; `other` counts as a label, not as missing.\n",
     ]
+    parts += seeds_note(over_seeds, plan)
     parts += stale_note(stale)
     without_baseline = spill.loc[spill["baseline_rate"].isna(), "condition"].unique()
     if len(without_baseline):
@@ -57,7 +61,13 @@ def write_spill_report(
         "## Conditions\n",
         "![Conditions](conditions.png)\n",
         "Contamination by phrasing; a mean that hides a split between phrasings is no result.\n",
-        table(_shown_cells(spill)),
+        table(_shown_cells(spill, over_seeds)),
+        *write_seeds(
+            over_seeds[(over_seeds["quantity"] == "contamination") & (over_seeds["phrasing"] == "all")].drop(
+                columns="phrasing"
+            ),
+            by_seed[by_seed["phrasing"] == "all"].drop(columns="phrasing"),
+        ),
         "## Correlations over bystander cells\n",
         "A correlation is over cells, which share conditions and prompts; its interval does not know that.\n",
         table(_shown_correlations(correlations)),
@@ -73,8 +83,8 @@ def render_spill_page(report: str, spill_figure: bytes, conditions_figure: bytes
     return render_page(report, {name: picture(png) for name, png in zip(FIGURES, figures, strict=True)})
 
 
-def _shown_cells(spill: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame(
+def _shown_cells(spill: pd.DataFrame, over_seeds: pd.DataFrame) -> pd.DataFrame:
+    shown = pd.DataFrame(
         {
             "condition": spill["condition"],
             "directive language": spill["directive_language"],
@@ -86,6 +96,11 @@ def _shown_cells(spill: pd.DataFrame) -> pd.DataFrame:
             "baseline": ["not run" if said == "not scored" else said for said in said_rate(spill, "", "baseline_")],
         }
     )
+    if several_seeds(over_seeds):
+        keys = spill[["condition", "directive_language", "phrasing"]]
+        shown.insert(6, "contamination over seeds", means_of(over_seeds, "contamination", keys))
+        shown.insert(8, "following over seeds", means_of(over_seeds, "following", keys))
+    return shown
 
 
 def _shown_published(cells: pd.DataFrame) -> pd.DataFrame:

@@ -6,6 +6,8 @@ import pandas as pd
 
 from persona_leakage.domain.rates import RATE_COLUMNS, difference, proportion
 from persona_leakage.pipelines.correlation import Correlation, correlation
+from persona_leakage.pipelines.reporting.seeds import CHANGE, keep_seeds
+from persona_leakage.pipelines.reporting.texts import TEXT_RANGE_COLUMNS, compare_texts
 
 _POINT = ("condition", "seed", "checkpoint", "source", "pulled")
 SUMMARY_COLUMNS = (
@@ -13,6 +15,7 @@ SUMMARY_COLUMNS = (
     "final_checkpoint", "final_n", "share_of_peak_early", "share_of_rise_early", "change", "change_low", "change_high",
     "peak_change", "peak_change_low", "peak_change_high", "verdict",
 )  # fmt: skip
+CHANGE_SINCE_START = f"{CHANGE} since epoch 0"
 
 
 def tabulate_trajectories(rates: pd.DataFrame, similarities: pd.DataFrame) -> pd.DataFrame:
@@ -29,7 +32,11 @@ def tabulate_trajectories(rates: pd.DataFrame, similarities: pd.DataFrame) -> pd
         ValueError: a point did not evaluate its source or its pulled persona.
     """
     chosen = rates[~rates["stale"].astype(bool) & (rates["metric"] == "leakage") & (rates["questions"] == "all")]
-    current = similarities[~similarities["stale"].astype(bool)]
+    chosen = chosen[[*_POINT, "persona", *RATE_COLUMNS]]
+    cosines_of: dict[tuple[object, ...], dict[str, float]] = {}
+    pairs = similarities.loc[~similarities["stale"].astype(bool), [*_POINT[:3], "layer", "one", "other", "cosine"]]
+    for *point_, layer, one, other, cosine in pairs.itertuples(index=False, name=None):
+        cosines_of.setdefault((*point_, frozenset((one, other))), {})[f"cosine_l{layer}"] = cosine
     rows = []
     for key, point in chosen.groupby(list(_POINT), sort=False):
         by_persona = point.set_index("persona")
@@ -37,10 +44,7 @@ def tabulate_trajectories(rates: pd.DataFrame, similarities: pd.DataFrame) -> pd
         if missing := [of[name] for name in ("source", "pulled") if of[name] not in by_persona.index]:
             raise ValueError(f"{missing[0]} was not evaluated in {of}")
         others = by_persona.drop(index=[of["source"], of["pulled"]])
-        same = (current["condition"] == of["condition"]) & (current["seed"] == of["seed"])
-        pairs = current[same & (current["checkpoint"] == of["checkpoint"])]
-        both = {of["source"], of["pulled"]}
-        cosines = {f"cosine_l{row.layer}": row.cosine for row in pairs.itertuples() if {row.one, row.other} == both}
+        cosines = cosines_of.get((*key[:3], frozenset((of["source"], of["pulled"]))), {})
         own, source = by_persona.loc[of["pulled"]], by_persona.loc[of["source"]]
         rows.append(
             {
@@ -56,6 +60,22 @@ def tabulate_trajectories(rates: pd.DataFrame, similarities: pd.DataFrame) -> pd
     order = {name: place for place, name in enumerate(dict.fromkeys(table["condition"]))}
     places = table["condition"].map(order)
     return table.assign(_place=places).sort_values(["_place", "seed", "checkpoint"], ignore_index=True).drop(columns="_place")
+
+
+def tabulate_text_ranges(texts: pd.DataFrame) -> pd.DataFrame:
+    """Tell whether every current point's texts still look like those of the same condition and seed at epoch 0.
+
+    Epoch 0 has no pulling, but the marker: what the marker's training alone does to the texts is in both.
+
+    Returns:
+        One row a condition x seed x checkpoint with `reporting.texts.TEXT_RANGE_COLUMNS`; without epoch 0 nothing is compared.
+    """
+    points = dict(list(texts[~texts["stale"].astype(bool)].groupby(["condition", "seed", "checkpoint"], sort=False)))
+    rows = []
+    for (condition, seed, checkpoint), own in points.items():
+        base = points.get((condition, seed, 0), own.iloc[:0]) if checkpoint else own.iloc[:0]
+        rows.append({"condition": condition, "seed": seed, "checkpoint": checkpoint, **compare_texts(own, base)})
+    return pd.DataFrame(rows, columns=["condition", "seed", "checkpoint", *TEXT_RANGE_COLUMNS])
 
 
 def pool_trajectory_seeds(trajectories: pd.DataFrame) -> pd.DataFrame:
@@ -83,6 +103,19 @@ def pool_trajectory_seeds(trajectories: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows, columns=list(trajectories.columns))
+
+
+def tabulate_trajectory_seeds(trajectories: pd.DataFrame) -> pd.DataFrame:
+    """Keep every rate, and how far it is from the same seed's at epoch 0, apart by seed; see `reporting.seeds.keep_seeds`.
+
+    The keys are condition and checkpoint.
+    """
+    point = ["condition", "seed"]
+    baseline = trajectories.loc[trajectories["checkpoint"] == 0, [*point, "rate"]].rename(columns={"rate": "before"})
+    merged = trajectories.merge(baseline, on=point, how="left")
+    values = {"mean of bystanders": "mean_bystander", CHANGE_SINCE_START: "change"}
+    rates = {"pulled": "", "source": "source_"}
+    return keep_seeds(merged.assign(change=merged["rate"] - merged["before"]), ["condition", "checkpoint"], rates, values)
 
 
 def summarise_trajectories(trajectories: pd.DataFrame, early: int) -> pd.DataFrame:
