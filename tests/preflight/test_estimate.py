@@ -99,6 +99,15 @@ def test_a_marker_is_trained_on_200_rows_with_it_and_400_without() -> None:
     assert training.tokens.most - training.tokens.likely == pytest.approx(600 * 20 * 256)
 
 
+def test_no_more_rows_are_trained_than_answers_are_drawn() -> None:
+    plan = make_plan("convergence", "nurse", checkpoint=2)
+    stage = plan.stages["converge"]
+    answers = stage.data.answers.model_copy(update={"samples": 3})  # type: ignore[union-attr]
+    few = stage.model_copy(update={"data": stage.data.model_copy(update={"answers": answers})})
+    works = counted(plan.model_copy(update={"stages": {"converge": few}}))
+    assert (works["answers of converge"].number, works["training of converge"].number) == (120, 120)
+
+
 def test_rows_longer_than_the_recipe_keeps_are_counted_as_cut() -> None:
     plan = make_plan("marker_leakage", "villain")
     stage = plan.stages["mark"]
