@@ -1,15 +1,13 @@
 """Plans of the protocol of record, whose counts are known, and planted settings in round numbers."""
 
-from pathlib import Path
-
 import pytest
 
 from persona_leakage.domain.plan import Plan
 from persona_leakage.engines.anthropic_client import Price
 from persona_leakage.experiments.points import plan_from_parameters
-from persona_leakage.grid.points import Point, State
 from persona_leakage.preflight.estimate import (
     Estimates,
+    Planned,
     Span,
     Work,
     added_up,
@@ -48,8 +46,8 @@ def make_plan(family: str, condition: str, env: str = "base", **point: int) -> P
     return plan_from_parameters(family, load_parameters(env=env), load_source, condition=condition, **point)
 
 
-def counted(*plans: Plan, state: State = "missing", available: dict[str, int] | None = None) -> dict[str, Work]:
-    points = [Point(plan, state, Path()) for plan in plans]
+def counted(*plans: Plan, available: dict[str, int] | None = None) -> dict[str, Work]:
+    points = [Planned(plan, done=False) for plan in plans]
     return {work.what: work for work in added_up(outstanding_work(points, ESTIMATES, available or {}))}
 
 
@@ -146,8 +144,8 @@ def test_cells_share_their_first_stage_and_replicates_answer_anew() -> None:
 
 
 def test_what_a_finished_point_has_made_is_free_for_the_others() -> None:
-    done = Point(make_plan("marker_leakage", "villain"), "done", Path())
-    left = Point(make_plan("marker_leakage", "villain_code"), "stale", Path())
+    done = Planned(make_plan("marker_leakage", "villain"), done=True)
+    left = Planned(make_plan("marker_leakage", "villain_code"), done=False)
     works = {work.what: work.number for work in outstanding_work([left, done], ESTIMATES, {})}
     assert works == {"completions": 22_200, "centroids": 2220}
     assert outstanding_work([done], ESTIMATES, {}) == []

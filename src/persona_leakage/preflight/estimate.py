@@ -13,7 +13,6 @@ from persona_leakage.domain.protocols import LanguageModel
 from persona_leakage.domain.questions import Answer, Question
 from persona_leakage.domain.sampling import Sampling
 from persona_leakage.engines.anthropic_client import Price, guess_tokens
-from persona_leakage.grid.points import Point
 from persona_leakage.pipelines.data_generation.texts import judge_translations, translate_texts
 from persona_leakage.pipelines.prompts import written
 from persona_leakage.pipelines.scoring.discriminator import ask_discriminator
@@ -78,6 +77,13 @@ class Estimates(Frozen):
     adapter_mib_a_rank: PositiveFloat
 
 
+class Planned(NamedTuple):
+    """What a point of a grid is, and whether it has been computed."""
+
+    plan: Plan
+    done: bool
+
+
 class Span(NamedTuple):
     """A quantity as it probably is, and at most."""
 
@@ -137,18 +143,18 @@ def sources_of(plan: Plan) -> dict[str, int]:
     return {_source(data): data.rows for data in datas if isinstance(data, DirectivePairs | Chats)}
 
 
-def outstanding_work(points: Iterable[Point], estimates: Estimates, available: Mapping[str, int]) -> list[Work]:
+def outstanding_work(points: Iterable[Planned], estimates: Estimates, available: Mapping[str, int]) -> list[Work]:
     """List what points still take: what several share is counted once, and what a finished point has done is left out.
 
     Args:
-        points: with their states.
+        points: of a grid.
         estimates: of the environment.
         available: dataset → rows that it has, where that is known; training sets cannot be larger.
     """
     done: dict[str, Work] = {}
     left: dict[str, Work] = {}
     for point in points:
-        (done if point.state == "done" else left).update(point_work(point.plan, estimates, available))
+        (done if point.done else left).update(point_work(point.plan, estimates, available))
     return [work for identity, work in left.items() if identity not in done]
 
 

@@ -9,13 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from persona_leakage.domain.models import BaseModel
-from persona_leakage.grid.points import Address, Point, all_addresses, find_points
+from persona_leakage.grid.points import Address, all_addresses, find_points
 from persona_leakage.preflight import checks, probes
 from persona_leakage.preflight.checks import Check
 from persona_leakage.preflight.estimate import (
     NOTHING,
     Cost,
     Estimates,
+    Planned,
     Span,
     added_up,
     cost,
@@ -40,13 +41,13 @@ class Examination(NamedTuple):
         checks: in the order in which they are shown.
         costs: work that is left, by kind.
         start_seconds: of engines, one process a point.
-        points: of the grid, with their states.
+        points: of the grid.
     """
 
     checks: list[Check]
     costs: list[Cost]
     start_seconds: float
-    points: list[Point]
+    points: list[Planned]
 
 
 def grid_points(
@@ -56,15 +57,16 @@ def grid_points(
     conditions: Sequence[str],
     seeds: Sequence[int],
     checkpoints: Sequence[int],
-) -> list[Point]:
-    """Find the points that `kedro grid` would go through: those that are named, after those that they are compared with."""
+) -> list[Planned]:
+    """Resolve the points that `kedro grid` would go through: those that are named, after those that they are compared with."""
     points = find_points(family, all_addresses(family, env, params, conditions, seeds, checkpoints), env, params)
     named = {(point.plan.condition, point.plan.seed) for point in points}
     references = {(point.plan.reference, point.plan.seed) for point in points if point.plan.reference} - named
-    return find_points(family, [Address(*reference) for reference in sorted(references)], env, params) + points
+    points = find_points(family, [Address(*reference) for reference in sorted(references)], env, params) + points
+    return [Planned(point.plan, point.state == "done") for point in points]
 
 
-def examine(points: list[Point], env: str | None, params: dict[str, object], *, ask_api: bool) -> Examination:
+def examine(points: list[Planned], env: str | None, params: dict[str, object], *, ask_api: bool) -> Examination:
     """Check this machine for the points that are not done, and reckon what they take.
 
     Args:
@@ -81,8 +83,7 @@ def examine(points: list[Point], env: str | None, params: dict[str, object], *, 
         loader, catalog = context.config_loader, context.catalog
     estimates = Estimates.checked(loader["parameters"]["estimates"], "estimates")
     entries: Mapping[str, Any] = loader["catalog"]
-    todo = [point for point in points if point.state != "done"]
-    plans = [point.plan for point in todo]
+    plans = [point.plan for point in points if not point.done]
     sources, available = _sources(_asked(plans), entries, catalog)
     client = catalog.load("language_model")
     work = outstanding_work(points, estimates, available)
@@ -102,13 +103,13 @@ def examine(points: list[Point], env: str | None, params: dict[str, object], *, 
     found += checks.check_prices(costs)
     found += checks.check_ceiling(costs, client.spend_ceiling, batches=client.discount < 1)
     folders = {"data": Path(loader["globals"]["data"]), "cache": Path(entries["generator"].get("cache") or "data/cache")}
-    takes = disk_gib(work, len(todo), estimates)
+    takes = disk_gib(work, len(plans), estimates)
     if base.source == "package":
         takes["cache"] += estimates.weights_gib
     if download:
         folders["hub's cache"], takes["hub's cache"] = probes.hub_cache(), download
     found += _disk(folders, takes)
-    starts = len(todo) * estimates.engine_start_seconds
+    starts = len(plans) * estimates.engine_start_seconds
     return Examination(found, costs, starts, points)
 
 
@@ -211,9 +212,8 @@ def _disk(folders: Mapping[str, Path], takes: Mapping[str, float]) -> list[Check
 
 
 def _cost_table(examination: Examination) -> Table:
-    states = [point.state for point in examination.points]
-    done = states.count("done")
-    title = f"Estimate: {len(states) - done} of {len(states)} points to run, {done} done and free"
+    points, done = len(examination.points), sum(point.done for point in examination.points)
+    title = f"Estimate: {points - done} of {points} points to run, {done} done and free"
     table = Table("stage", "work", "count", "tokens", "time", "US dollars", title=title)
     for work, seconds, dollars in examination.costs:
         tokens = _amount(work.tokens) if work.model is None else f"{_amount(work.asked)} in, {_amount(work.tokens)} out"
@@ -226,7 +226,7 @@ def _cost_table(examination: Examination) -> Table:
         )
     if examination.start_seconds:
         seconds = Span(examination.start_seconds, examination.start_seconds)
-        table.add_row("", "starting engines", f"{len(states) - done} processes", "", _time(seconds), "")
+        table.add_row("", "starting engines", f"{points - done} processes", "", _time(seconds), "")
     table.add_section()
     paid = [one.dollars for one in examination.costs if one.work.model is not None and one.dollars is not None]
     table.add_row("", "together", "", "", _time(total_seconds(examination)), _money(_sum(paid)) if paid else "")
