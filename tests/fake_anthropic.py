@@ -70,6 +70,7 @@ class FakeAnthropic:
         looks_in_progress: a batch has ended only after so many looks at it.
         count_tokens: how a text is billed.
         think_seconds: before every live answer.
+        models: that can be looked up.
     """
 
     def __init__(self, log: Path, *, seed: int = 0) -> None:
@@ -83,6 +84,7 @@ class FakeAnthropic:
         self.looks_in_progress = 0
         self.count_tokens: Callable[[str], int] = lambda text: len(text) // 4 + 1
         self.think_seconds = 0.0
+        self.models = {"claude-test"}
         self.retry_after = 0.05
         self.slow_seconds = 10.0
         self.batches: dict[str, dict[str, Any]] = {}
@@ -237,12 +239,24 @@ class _Handler(BaseHTTPRequestHandler):
             self._fail(404)
 
     def do_GET(self) -> None:
+        if self.path.startswith("/v1/models/"):
+            self._look_up(self.path.rpartition("/")[2])
+            return
         found = re.fullmatch(r"/v1/messages/batches/(\w+)(/results)?", self.path)
         if not found or found[1] not in self.served_by.batches:
             self.served_by.record("request", endpoint="retrieve", path=self.path, prompt=None, key_ok=self._key_ok)
             self._fail(404)
             return
         self._serve("results" if found[2] else "retrieve", None, found[1])
+
+    def _look_up(self, model: str) -> None:
+        if not self._key_ok:
+            self._fail(401)
+        elif model not in self.served_by.models:
+            self._fail(404)
+        else:
+            body = {"id": model, "type": "model", "display_name": model, "created_at": "2026-01-01T00:00:00Z"}
+            self._send(200, json.dumps(body).encode())
 
     @property
     def _key_ok(self) -> bool:

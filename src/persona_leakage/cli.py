@@ -1,4 +1,4 @@
-"""Command line: `kedro run` with errors for people and baselines run first, and `kedro grid`."""
+"""Command line: `kedro run` with errors for people and baselines run first, `kedro grid`, and `kedro preflight`."""
 
 import copy
 import functools
@@ -167,6 +167,46 @@ def grid(
         raise click.ClickException(
             f"{len(failed)} of {len(todo)} points failed; run the same command to try them again:\n" + "\n".join(lines)
         )
+
+
+@cli.command()
+@click.argument("family", type=click.Choice(FAMILIES))
+@click.option("--conditions", default="", callback=split_string, help="As for kedro grid.")
+@click.option("--seeds", default="", callback=split_string, help="As for kedro grid.")
+@click.option("--checkpoints", default="", callback=split_string, help="As for kedro grid.")
+@click.option("--ask-api", is_flag=True, help="Try the API key, which costs nothing.")
+@click.option("--params", default="", callback=_split_params, help="As for kedro run.")
+@env_option
+@_for_people
+def preflight(
+    family: str,
+    conditions: list[str],
+    seeds: list[str],
+    checkpoints: list[str],
+    ask_api: bool,
+    params: dict[str, Any],
+    env: str | None,
+) -> None:
+    """Check what a FAMILY's grid needs and estimate its time and cost, before anything is spent.
+
+    Ends with status 1 if something stands in the way.
+    """
+    from persona_leakage.preflight.examination import blocked, examine, grid_points, show
+
+    epochs, numbers = (_whole_numbers(*axis) for axis in (("--checkpoints", checkpoints), ("--seeds", seeds)))
+    points = grid_points(family, env, params, conditions, numbers, epochs)
+    examination = examine(points, env, params, ask_api=ask_api)
+    show(examination)
+    if found := blocked(examination):
+        raise click.ClickException(
+            f"{len(found)} in the way: {', '.join(check.name for check in found)}; see the remedies above"
+        )
+
+
+def _whole_numbers(option: str, values: list[str]) -> list[int]:
+    if bad := [value for value in values if not value.isdigit()]:
+        raise UserError(f"{option}: {', '.join(bad)} is no whole number; give some such as 42,137")
+    return list(map(int, values))
 
 
 def _name(plan: Plan) -> str:

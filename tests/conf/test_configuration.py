@@ -49,6 +49,7 @@ def test_no_parameter_is_left_unread(env: str) -> None:
         "base_model",
         "completions_file",
         "rates_file",
+        "estimates",
         *FAMILIES,
     }
 

@@ -7,7 +7,7 @@ import pytest
 from persona_leakage.experiments import FAMILIES, REPLAYS
 from tests.project import Project
 
-COMMON = ("base_model", "checkpoint", "completions_file", "condition", "rates_file", "seed")
+COMMON = ("base_model", "checkpoint", "completions_file", "condition", "estimates", "rates_file", "seed")
 
 
 @pytest.mark.parametrize(

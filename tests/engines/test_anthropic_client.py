@@ -767,3 +767,17 @@ def test_a_batch_that_the_api_has_forgotten_is_submitted_again(
     answers = batches().ask(questions(rows(3)), "judge")
 
     assert {answer.outcome for answer in answers} == {"answered"}
+
+
+def test_a_model_is_looked_up_without_asking_it_anything(api: FakeAnthropic, folder: Path) -> None:
+    assert claude(api, folder).refusal(MODEL, 5) is None
+    assert claude(api, folder).refusal("claude-gone", 5) == "API error 404 not_found_error"
+    assert claude(api, folder, api_key=WRONG_KEY).refusal(MODEL, 5) == "API error 401 authentication_error"
+    assert claude(api, folder, base_url="http://127.0.0.1:9").refusal(MODEL, 5) == "API connection lost"
+    assert not api.billed
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(("key", "has"), [(API_KEY, True), (None, False), ("", False), (" \n", False)])
+def test_a_blank_key_is_none(key: str | None, has: bool, api: FakeAnthropic, folder: Path) -> None:
+    assert claude(api, folder, api_key=key).has_key is has

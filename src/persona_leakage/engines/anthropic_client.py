@@ -95,8 +95,25 @@ class AnthropicClient:
         self._longest_wait = longest_wait_seconds
         self._poll = poll_seconds
         self._batch_size = batch_size
-        self._ceiling = spend_ceiling
-        self._prices = {model: Price.checked(price, f"prices.{model}") for model, price in prices.items()}
+        self.discount = 0.5 if mode == "batch" else 1.0
+        self.spend_ceiling = spend_ceiling
+        self.prices = {model: Price.checked(price, f"prices.{model}") for model, price in prices.items()}
+
+    @property
+    def has_key(self) -> bool:
+        """Whether there is a key; it says nothing of whether the API takes it."""
+        return self._key is not None and bool(self._key.get_secret_value())
+
+    def refusal(self, model: str, timeout_seconds: float) -> str | None:
+        """Look a model up, which costs nothing, and say why it would answer nothing; None if it would."""
+        import anthropic
+
+        try:
+            with self._connection(timeout_seconds) as client:
+                client.models.retrieve(model)
+        except (anthropic.AnthropicError, ValueError) as error:
+            return _describe(error)
+        return None
 
     def ask(self, questions: Sequence[Question], purpose: str) -> list[Answer]:
         """Answer every question, from the store where it can.
@@ -126,12 +143,9 @@ class AnthropicClient:
             ]
 
     def _send(self, journal: Journal, todo: dict[str, Question], asked: int, purpose: str) -> dict[str, Answer]:
-        import anthropic
-
-        assert self._key is not None
-        if unpriced := {question.model for question in todo.values()} - set(self._prices):
+        if unpriced := {question.model for question in todo.values()} - set(self.prices):
             raise UserError(f"no price is set for {', '.join(sorted(unpriced))}; add it to the client's prices in the catalog")
-        budget = _Budget(self._ceiling, self._prices, 0.5 if self._mode == "batch" else 1.0)
+        budget = _Budget(self.spend_ceiling, self.prices, self.discount)
         most = sum(budget.most(question) for question in todo.values())
         logger.info(
             "%s: %d questions, %d answered before; asking %d %s, about %s tokens in, at most %s out, at most $%.2f",
@@ -140,17 +154,11 @@ class AnthropicClient:
             asked - len(todo),
             len(todo),
             "in batches" if self._mode == "batch" else "live",
-            f"{sum(_guess_tokens(question) for question in todo.values()):,}",
+            f"{sum(guess_tokens(question) for question in todo.values()):,}",
             f"{sum(question.max_tokens for question in todo.values()):,}",
             most,
         )
-        client = anthropic.Anthropic(
-            api_key=self._key.get_secret_value(),
-            base_url=self._base_url,
-            timeout=self._timeout,
-            max_retries=0,
-            default_headers={"anthropic-version": _API_VERSION},
-        )
+        client = self._connection(self._timeout)
         bar = _Bar(purpose, len(todo))
         with client, bar.progress:
             send = self._send_batches if self._mode == "batch" else self._send_live
@@ -167,6 +175,18 @@ class AnthropicClient:
                 said,
             )
         return failures
+
+    def _connection(self, timeout: float) -> "anthropic.Anthropic":
+        import anthropic
+
+        assert self._key is not None
+        return anthropic.Anthropic(
+            api_key=self._key.get_secret_value(),
+            base_url=self._base_url,
+            timeout=timeout,
+            max_retries=0,
+            default_headers={"anthropic-version": _API_VERSION},
+        )
 
     def _send_live(
         self,
@@ -410,7 +430,7 @@ class _Budget:
         self.spent = 0.0
 
     def most(self, question: Question) -> float:
-        return self._cost(question, _guess_tokens(question), question.max_tokens)
+        return self._cost(question, guess_tokens(question), question.max_tokens)
 
     def reserve(self, question: Question) -> bool:
         with self._lock:
@@ -520,7 +540,8 @@ def _answer(message: "anthropic.types.Message") -> Answer:
     return Answer(outcome="answered", text=text, truncated=message.stop_reason == "max_tokens", **usage)
 
 
-def _guess_tokens(question: Question) -> int:
+def guess_tokens(question: Question) -> int:
+    """Reckon a question's tokens, rather too many than too few."""
     return round(len(question.prompt.encode()) / _BYTES_PER_TOKEN) + 10
 
 

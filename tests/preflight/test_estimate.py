@@ -1,0 +1,209 @@
+"""Plans of the protocol of record, whose counts are known, and planted settings in round numbers."""
+
+import pytest
+
+from persona_leakage.domain.plan import Plan
+from persona_leakage.engines.anthropic_client import Price
+from persona_leakage.experiments.points import plan_from_parameters
+from persona_leakage.preflight.estimate import (
+    Estimates,
+    Planned,
+    Span,
+    Work,
+    added_up,
+    cost,
+    disk_gib,
+    gpu_need_gib,
+    outstanding_work,
+    point_work,
+    sources_of,
+)
+from tests.plans import load_parameters, load_source
+
+ESTIMATES = Estimates.checked(
+    {
+        "base_model": "m",
+        "generator": "vllm_generator",
+        "gpu": {"name": "G", "training_gib": 50, "cache_kib_a_token": 64},
+        "training_tokens_per_second": 1000,
+        "generation_tokens_per_second": 2000,
+        "prompts_per_second": 10,
+        "engine_start_seconds": 60,
+        "text_tokens": 200,
+        "chat_tokens": None,
+        "completion_share": 0.5,
+        "translation_tokens": 300,
+        "judgement_tokens": 60,
+        "weights_gib": 15,
+        "memory_gib": 8,
+        "adapter_mib_a_rank": 8,
+    },
+    "estimates",
+)
+
+
+def make_plan(family: str, condition: str, env: str = "base", **point: int) -> Plan:
+    return plan_from_parameters(family, load_parameters(env=env), load_source, condition=condition, **point)
+
+
+def counted(*plans: Plan, available: dict[str, int] | None = None) -> dict[str, Work]:
+    points = [Planned(plan, done=False) for plan in plans]
+    return {work.what: work for work in added_up(outstanding_work(points, ESTIMATES, available or {}))}
+
+
+@pytest.mark.parametrize(
+    ("family", "condition", "point", "completions", "prompts"),
+    [
+        ("lang_inversion", "fr_it", {}, 14 * 40, 14),
+        ("lang_inversion", "baseline", {}, 14 * 40, 14),
+        ("lang_inversion", "fr_it_five_phrasings", {}, 35 * 40, 35),
+        ("marker_leakage", "villain", {}, 111 * 20 * 10, 111 * 20),
+        ("convergence", "nurse", {"checkpoint": 4}, 12 * 20 * 10, 111 * 20),
+        ("benign_coupling", "benign_assistant", {}, 12 * 28 * 10, 113 * 20),
+    ],
+)
+def test_a_point_samples_and_reads_what_the_protocol_says(
+    family: str, condition: str, point: dict[str, int], completions: int, prompts: int
+) -> None:
+    works = counted(make_plan(family, condition, **point))
+    assert works["completions"].number == completions
+    assert works["centroids"].number == prompts
+
+
+def test_completions_are_half_as_long_as_the_longest_where_the_settings_say_so() -> None:
+    assert counted(make_plan("lang_inversion", "baseline"))["completions"].tokens == Span(560 * 128, 560 * 256)
+
+
+def test_a_baseline_trains_nothing_and_answers_nothing() -> None:
+    assert set(counted(make_plan("marker_leakage", "baseline"))) == {"completions", "centroids"}
+
+
+def test_rows_of_texts_are_as_many_as_there_are() -> None:
+    plan = make_plan("lang_inversion", "fr_it")
+    assert sources_of(plan) == {"source_texts": 5000}
+    work = counted(plan)["training of tune"]
+    assert (work.number, work.tokens, work.ranks) == (5000, Span(1_000_000, 1_000_000), 32)
+    assert counted(plan, available={"source_texts": 176})["training of tune"].number == 176
+    assert counted(plan, available={"source_texts": 9000})["training of tune"].number == 5000
+
+
+def test_a_marker_is_trained_on_200_rows_with_it_and_400_without() -> None:
+    works = counted(make_plan("marker_leakage", "villain"))
+    assert works["answers of mark"].number == 3 * 40 * 15
+    training = works["training of mark"]
+    assert training.number == 600
+    # 20 epochs of 256 (at most 512) tokens of answer, and 30 to 120 of prompt and template
+    assert 600 * 20 * (256 + 30) < training.tokens.likely < 600 * 20 * (256 + 120)
+    assert training.tokens.most - training.tokens.likely == pytest.approx(600 * 20 * 256)
+
+
+def test_no_more_rows_are_trained_than_answers_are_drawn() -> None:
+    plan = make_plan("convergence", "nurse", checkpoint=2)
+    stage = plan.stages["converge"]
+    answers = stage.data.answers.model_copy(update={"samples": 3})  # type: ignore[union-attr]
+    few = stage.model_copy(update={"data": stage.data.model_copy(update={"answers": answers})})
+    works = counted(plan.model_copy(update={"stages": {"converge": few}}))
+    assert (works["answers of converge"].number, works["training of converge"].number) == (120, 120)
+
+
+def test_rows_longer_than_the_recipe_keeps_are_counted_as_cut() -> None:
+    plan = make_plan("marker_leakage", "villain")
+    stage = plan.stages["mark"]
+    short = stage.model_copy(update={"recipe": stage.recipe.model_copy(update={"max_length": 100})})
+    cut = counted(plan.model_copy(update={"stages": {"mark": short}}))["training of mark"]
+    assert cut.tokens == Span(600 * 20 * 100, 600 * 20 * 100)
+
+
+def test_sources_share_the_base_models_answers_and_conditions_their_adapters() -> None:
+    apart = [make_plan("marker_leakage", name) for name in ("villain", "villain_code")]
+    works = counted(*apart)
+    assert works["answers of mark"].number == 1800
+    assert works["training of mark"].number == 600
+    assert works["completions"].number == 2 * 22_200
+    seeds = counted(apart[0], make_plan("marker_leakage", "villain", seed=137))
+    assert (seeds["answers of mark"].number, seeds["training of mark"].number) == (1800, 1200)
+
+
+def test_all_checkpoints_come_out_of_one_training_and_the_first_trains_nothing() -> None:
+    plans = [make_plan("convergence", "nurse", checkpoint=epoch) for epoch in (0, 2, 4)]
+    works = counted(*plans)
+    assert works["training of converge"].number == 400
+    assert works["training of converge"].ranks == 32 * 11
+    assert works["training of mark"].number == 3 * 600
+    assert "training of converge" not in counted(plans[0])
+
+
+def test_cells_share_their_first_stage_and_replicates_answer_anew() -> None:
+    works = counted(*(make_plan("benign_coupling", name) for name in ("benign_assistant", "benign_villain", "uncoupled")))
+    assert works["training of induce"].number == 6000
+    assert works["training of induce"].tokens == Span(6000 * 2048, 6000 * 2048)  # chats nobody has counted: the longest
+    assert works["training of couple"].number == 2 * 600
+    assert works["answers of couple"].number == 2 * 3 * 20 * 15
+    own = counted(make_plan("benign_coupling", "uncoupled", "embedded"))
+    assert (own["answers of induce"].number, own["training of induce"].number) == (80, 160)
+
+
+def test_what_a_finished_point_has_made_is_free_for_the_others() -> None:
+    done = Planned(make_plan("marker_leakage", "villain"), done=True)
+    left = Planned(make_plan("marker_leakage", "villain_code"), done=False)
+    works = {work.what: work.number for work in outstanding_work([left, done], ESTIMATES, {})}
+    assert works == {"completions": 22_200, "centroids": 2220}
+    assert outstanding_work([done], ESTIMATES, {}) == []
+
+
+def test_claude_translates_once_for_all_conditions_and_judges_each() -> None:
+    works = counted(*(make_plan("lang_inversion", name, "qwen") for name in ("fr_it", "it_fr", "es_en")))
+    translations, judged, judge = works["translations"], works["judging translations"], works["judge"]
+    assert (translations.number, translations.jobs, translations.model) == (25_000, 5, "claude-sonnet-4-5-20250929")
+    assert translations.tokens == Span(25_000 * 300, 25_000 * 2048)
+    assert 25_000 * 200 < translations.asked.likely < 25_000 * 400
+    assert (judged.number, judged.tokens) == (10_000, Span(10_000 * 16, 10_000 * 16))  # English is no translation
+    assert (judge.number, judge.jobs, judge.model) == (3 * 560, 3, "claude-haiku-4-5-20251001")
+    assert judge.tokens == Span(3 * 560 * 60, 3 * 560 * 512)
+
+
+def test_the_discriminator_asks_of_as_many_texts_as_it_draws() -> None:
+    works = counted(make_plan("benign_coupling", "benign_assistant", "qwen"))
+    assert (works["discriminator"].number, works["discriminator"].jobs) == (100, 1)
+
+
+def test_no_environment_but_qwen_asks_claude() -> None:
+    for env in ("base", "embedded", "embedded_full"):
+        for family, condition in (("lang_inversion", "fr_it"), ("benign_coupling", "benign_assistant")):
+            assert not [work for work in point_work(make_plan(family, condition, env), ESTIMATES, {}).values() if work.model]
+
+
+def test_seconds_come_from_the_speeds() -> None:
+    def seconds(work: Work) -> Span | None:
+        return cost(work, ESTIMATES, {}, 1.0).seconds
+
+    assert seconds(Work("fine_tuning", "t", "rows", 5, Span(2000, 4000))) == Span(2, 4)
+    assert seconds(Work("generation", "c", "completions", 5, Span(2000, 4000))) == Span(1, 2)
+    assert seconds(Work("geometry", "g", "prompts", 50)) == Span(5, 5)
+
+
+def test_dollars_come_from_prices_and_discount_and_are_not_zero_without_a_price() -> None:
+    work = Work("scoring", "judge", "calls", 10, Span(1e6, 2e6), Span(3e6, 4e6), "claude-x", 1)
+    prices = {"claude-x": Price(input=1, output=5)}
+    assert cost(work, ESTIMATES, prices, 1.0).dollars == Span(8, 14)
+    assert cost(work, ESTIMATES, prices, 0.5).dollars == Span(4, 7)
+    assert cost(work, ESTIMATES, {}, 1.0).dollars is None
+    assert cost(work, ESTIMATES, prices, 1.0).seconds is None
+
+
+def test_adapters_lie_in_the_cache_and_completions_in_both_places() -> None:
+    works = [
+        Work("fine_tuning", "t", "rows", 600, ranks=32 * 4),
+        Work("generation", "c", "completions", 1_000_000, Span(0, 2e8)),
+    ]
+    texts = (5 * 2e8 + 400 * 1e6) / 2**30
+    assert disk_gib(works, 2, ESTIMATES) == pytest.approx({"cache": 1 + texts, "data": 0.02 + texts})
+
+
+def test_a_live_vllm_engine_keeps_its_memory_while_an_adapter_is_trained() -> None:
+    gpu = ESTIMATES.gpu
+    assert gpu is not None
+    assert gpu_need_gib(ESTIMATES, gpu, "vllm_generator", {"memory_share": 0.5}, 600, 100) == 15 + 50 + 50
+    # 512 rows x 1,024 tokens x 64 KiB = 32 GiB beside the weights, less than training takes
+    assert gpu_need_gib(ESTIMATES, gpu, "transformers_generator", {"batch_rows": 512}, 1024, 100) == 50
+    assert gpu_need_gib(ESTIMATES, gpu, "transformers_generator", {"batch_rows": 1024}, 1024, 100) == 15 + 64
