@@ -50,16 +50,19 @@ def attend_within_rows(
         (1, tokens, query heads, head size), and no attention weights.
     """
     if query.is_cuda and query.dtype != torch.float32:
-        rows = [states[0].transpose(0, 1) for states in (query, key, value)]
-        ends = (cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q)
-        return varlen_attn(*rows, *ends, scale=scaling, window_size=(-1, 0), **_GROUPED)[None], None  # type: ignore[arg-type]
-    lengths = cu_seq_lens_q.diff().tolist()
-    rows_apart = zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True)
-    attended = [
-        F.scaled_dot_product_attention(a_query, a_key, a_value, is_causal=True, scale=scaling, enable_gqa=True)
-        for a_query, a_key, a_value in rows_apart
+        queries, keys, values = (states[0].transpose(0, 1) for states in (query, key, value))
+        ends, longest = cu_seq_lens_q, max_length_q
+        attended: Any = varlen_attn(
+            queries, keys, values, ends, ends, longest, longest, scale=scaling, window_size=(-1, 0), **_GROUPED
+        )
+        return attended[None], None
+    lengths: list[int] = cu_seq_lens_q.diff().tolist()
+    rows_apart = zip(*(torch.split(states, lengths, dim=2) for states in (query, key, value)), strict=True)
+    one_by_one = [
+        F.scaled_dot_product_attention(*row, is_causal=True, scale=scaling, enable_gqa=True)  # type: ignore[misc]
+        for row in rows_apart
     ]
-    return torch.cat(attended, dim=2).transpose(1, 2), None
+    return torch.cat(one_by_one, dim=2).transpose(1, 2), None
 
 
 AttentionInterface.register(NAME, attend_within_rows)
