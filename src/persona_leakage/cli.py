@@ -5,6 +5,7 @@ import functools
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -200,7 +201,14 @@ def _launcher(study: "Study", name: str, address: str | None, jobs: int | None, 
 
     if name == "local":
         return LocalLauncher(Work(None, study.env, study.params), jobs or 1, keep_engines=keep_engines)
-    return RayLauncher(study, address, jobs, keep_engines=keep_engines)
+    here, ships = Path.cwd(), study.settings.ship_project
+    if ships and Path(study.records.root).is_relative_to(here):
+        raise UserError(
+            f"grid.ship_project: the nodes would write into their own copies of {here}; let `data` and `cache` in the "
+            "environment's globals.yml be paths that all nodes share, or `data` a URL"
+        )
+    work = Work(None if ships else str(here), study.env, study.params)
+    return RayLauncher(work, study.settings, address, jobs, keep_engines=keep_engines)
 
 
 def _run_points(

@@ -55,12 +55,13 @@ class LocalLauncher:
             self._pool = ThreadPoolExecutor(self.places)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *raised: object) -> None:
         """Stop what still runs."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        self._processes.stop()
-        for process in multiprocessing.active_children():
-            process.terminate()
+        if raised[0] is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._processes.stop()
+            for process in multiprocessing.active_children():
+                process.terminate()
         self._pool.shutdown()
 
     def launch(self, points: Sequence[Point]) -> Iterator[Outcome]:

@@ -1,5 +1,6 @@
 """The points of a family, and what their run records say of them."""
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, cached_property
@@ -72,7 +73,7 @@ class Study:
             UserError: the parameters do not fit.
         """
         self.family = family
-        self.env = env
+        self.env = env or os.environ.get("KEDRO_ENV")  # which other machines do not know
         self.params = dict(params)
         self._context = _context(env, self.params)
         self._parameters = self._context.config_loader["parameters"]

@@ -13,7 +13,8 @@ import click
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.protocols import POINTS_AT_ONCE
 from persona_leakage.grid.launch import Outcome, Processes, Work, compute_apart, compute_here, failed
-from persona_leakage.grid.points import Point, Study
+from persona_leakage.grid.points import Point
+from persona_leakage.grid.settings import GridSettings
 from persona_leakage.run_record import describe_code
 
 _QUEUED = 1000  # points that Ray knows of at a time: enough for it to see the demand, few enough to wait for quickly
@@ -26,35 +27,32 @@ class RayLauncher:
     A point whose worker or node is lost is tried again; one that fails by itself is not.
     """
 
-    def __init__(self, study: Study, address: str | None, jobs: int | None, *, keep_engines: bool) -> None:
+    def __init__(
+        self, work: Work, settings: GridSettings, address: str | None, jobs: int | None, *, keep_engines: bool
+    ) -> None:
         """Describe the work.
 
         Args:
-            study: what the points have in common, and what each asks of the cluster.
+            work: what the points have in common.
+            settings: what each asks of the cluster.
             address: of the cluster; by default the one that runs here, or a new one on this machine.
             jobs: points at a time; by default as many as the cluster can hold.
             keep_engines: compute points in actors, each of which starts an engine once; else every point has a process of
                 its own.
 
         Raises:
-            UserError: Ray is not installed, or the project is to be shipped and its artifacts with it.
+            UserError: Ray is not installed.
         """
         try:
             import ray
         except ImportError as error:
             raise UserError("--launcher ray needs Ray; run: pip install --editable '.[ray]'") from error
         self._ray = ray
+        self._work = work
+        self._settings = settings
         self._address = address
         self._jobs = jobs
-        self._settings = study.settings
         self._keep_engines = keep_engines
-        project = Path.cwd()
-        if study.settings.ship_project and Path(study.records.root).is_relative_to(project):
-            raise UserError(
-                f"grid.ship_project: the nodes would write to their own copies of {project}; let `data` and `cache` in the "
-                "environment's globals.yml be absolute paths that all nodes share, or `data` a URL"
-            )
-        self._work = Work(None if study.settings.ship_project else str(project), study.env, study.params)
         self._actors: list[Any] = []
         self._running: dict[Any, tuple[Point, int, Any]] = {}
 
