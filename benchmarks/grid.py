@@ -1,7 +1,7 @@
 """Measure what a grid costs besides its points: `python benchmarks/grid.py [FIGURE.png]`.
 
-Prints and writes `benchmarks/results/grid.json` and, if asked, a figure. Nothing is trained: points do nothing, and the thousand
-points of the report are copies of one.
+Prints and writes `benchmarks/results/grid.json` and, if asked, a figure. Nothing is trained: points do nothing, and those
+of the report are copies of one.
 """
 
 import json

@@ -1,5 +1,6 @@
 """Grids on a Ray cluster of several nodes, of which some are killed."""
 
+import contextlib
 import json
 import os
 import re
@@ -30,8 +31,10 @@ GPU = "\ngrid: {cpus: 1, gpus: 0.5}\n"
 
 
 def records(project: Project, point: str) -> list[dict[str, Any]]:
+    """The runs of a point, but for those that only wrote the report."""
     file = project.data(f"08_reporting/{point}/run_record.json")
-    return json.loads(file.read_text()) if file.is_file() else []
+    runs = json.loads(file.read_text()) if file.is_file() else []
+    return [run for run in runs if "lang_inversion.plan_point" in run["nodes"]]
 
 
 def completed(project: Project, points: list[str]) -> list[str]:
@@ -58,6 +61,16 @@ def start(project: Project, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=project.folder, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
+def computing(raylet: psutil.Process) -> list[psutil.Process]:
+    """The processes of points on a node."""
+    found = []
+    for process in raylet.children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if {"kedro", "run"} <= set(process.cmdline()):
+                found.append(process)
+    return found
+
+
 def build(folder: Path, model: Path) -> Project:
     """A project in which no text has a German version."""
     project = Project(folder, model)
@@ -81,21 +94,13 @@ class NodeKilled:
             cluster.add_node(**node, node_ip_address="127.0.0.3")
             grid = start(self.there, *GRID, "--launcher", "ray", "--address", cluster.address)
             until(lambda: len(completed(self.there, POINTS)) >= 3, grid)
-            until(lambda: len(self.running_on("127.0.0.2")) > 0, grid)
+            raylet = psutil.Process(doomed.all_processes["raylet"][0].process.pid)
+            until(lambda: computing(raylet), grid)
             self.before = {point: written(self.there, point) for point in completed(self.there, POINTS)}
             cluster.remove_node(doomed, allow_graceful=False)  # kill -9 of all that the node runs
             cluster.add_node(**node, node_ip_address="127.0.0.4")
             self.stdout, self.stderr = grid.communicate(timeout=300)
             self.code = grid.returncode
-
-    def running_on(self, address: str) -> list[int]:
-        """Processes of points that a node's workers have started."""
-        found = []
-        for process in psutil.process_iter(["cmdline"]):
-            command = process.info["cmdline"] or []
-            if "kedro" in command and "run" in command and process.environ().get("RAY_NODE_IP_ADDRESS", address) == address:
-                found.append(process.pid)
-        return found
 
 
 @pytest.fixture(scope="module")
@@ -138,9 +143,8 @@ def test_a_program_error_is_tried_once_and_stops_no_other(killed: NodeKilled) ->
     for seed in SEEDS:
         (run,) = records(killed.there, f"fr_de/seed_{seed}")
         assert run["status"] == "failed"
-        said = f"fr_de seed {seed}: Error: 12 of 12 source texts have no German version"
-        assert said in killed.stderr
-        assert said in killed.local.stderr
+        assert f"fr_de seed {seed}: Error: 12 of 12 source texts have no German version" in killed.stderr
+        assert f"fr_de seed {seed}: 12 of 12 source texts have no German version" in killed.local.stderr
         log = killed.there.data(f"08_reporting/fr_de/seed_{seed}/grid.log").read_text()
         assert "12 of 12 source texts have no German version" in log
     assert "3 of 15 points failed" in killed.stderr
@@ -159,8 +163,8 @@ def test_all_runs_are_in_one_table(killed: NodeKilled) -> None:
 # the head
 
 
-SMALL = ["grid", "lang_inversion", "--axes", "condition=baseline,fr_it", "seed=1,2,3", "--launcher", "ray", "--keep-engines"]
-SMALL_POINTS = [f"{condition}/seed_{seed}" for condition in ("baseline", "fr_it") for seed in (1, 2, 3)]
+SMALL = ["grid", "lang_inversion", "--axes", "condition=baseline,fr_it", "seed=1,2", "--launcher", "ray", "--keep-engines"]
+SMALL_POINTS = [f"{condition}/seed_{seed}" for condition in ("baseline", "fr_it") for seed in (1, 2)]
 
 
 class HeadKilled:
@@ -220,5 +224,5 @@ def test_ctrl_c_stops_everything_and_says_how_to_go_on(tmp_path: Path, tiny_mode
         time.sleep(2)
         left = [one for one in psutil.process_iter(["cwd"]) if one.info["cwd"] == str(project.folder)]
     assert grid.returncode == 130
-    assert "stopped with 0 of 6 points done; the same command goes on" in stderr
+    assert "stopped with 0 of 4 points done; the same command goes on" in stderr
     assert left == []

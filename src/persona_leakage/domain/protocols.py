@@ -13,6 +13,8 @@ from persona_leakage.domain.sampling import Sampling
 
 # environment variable: how many processes share this machine's GPU
 POINTS_AT_ONCE = "PERSONA_LEAKAGE_POINTS_AT_ONCE"
+# environment variable: set where a process computes many points, so that it reads the base model once
+KEEP_BASE_MODEL = "PERSONA_LEAKAGE_KEEP_BASE_MODEL"
 
 
 class TrainingStep(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Self
 
 from kedro.framework.startup import bootstrap_project
 
-from persona_leakage.domain.protocols import POINTS_AT_ONCE
+from persona_leakage.domain.protocols import KEEP_BASE_MODEL, POINTS_AT_ONCE
 from persona_leakage.grid.launch import Outcome, Processes, Work, compute_apart, compute_here, die_with_parent, failed
 from persona_leakage.grid.points import Point
 from persona_leakage.user_message import user_message
@@ -44,7 +44,7 @@ class LocalLauncher:
         self._processes = Processes()
         self._devices: SimpleQueue[dict[str, str]] = multiprocessing.get_context("spawn").SimpleQueue()
         for device in job_environments(jobs, visible_gpus()):
-            self._devices.put(device)
+            self._devices.put(device | ({KEEP_BASE_MODEL: "1"} if keep_engines else {}))
 
     def __enter__(self) -> Self:
         """Start the processes that stay, if any."""

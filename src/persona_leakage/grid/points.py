@@ -84,7 +84,7 @@ class Study:
 
     def save_runs(self) -> None:
         """Put all runs of all points into one table beside the report."""
-        table = run_table(run for _, runs in self.records.read() for run in runs)
+        table = run_table(self.family, (run for _, runs in self.records.read() for run in runs))
         self._context.catalog.save(f"{self.family}.runs", table)
 
     @cached_property

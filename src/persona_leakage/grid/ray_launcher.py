@@ -11,7 +11,7 @@ from typing import Any, Self
 import click
 
 from persona_leakage.domain.errors import UserError
-from persona_leakage.domain.protocols import POINTS_AT_ONCE
+from persona_leakage.domain.protocols import KEEP_BASE_MODEL, POINTS_AT_ONCE
 from persona_leakage.grid.launch import Outcome, Processes, Work, compute_apart, compute_here, failed
 from persona_leakage.grid.points import Point
 from persona_leakage.grid.settings import GridSettings
@@ -177,7 +177,7 @@ class _Settled:
     def __init__(self, work: Work, environment: dict[str, str]) -> None:
         from kedro.framework.startup import bootstrap_project
 
-        os.environ.update(environment)
+        os.environ.update(environment | {KEEP_BASE_MODEL: "1"})
         if work.project is not None:
             os.chdir(work.project)
         bootstrap_project(Path.cwd())

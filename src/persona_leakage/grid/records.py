@@ -109,8 +109,8 @@ def tokens_of(run: Entry) -> int:
     return sum(node.get("tokens", 0) for node in run["nodes"].values())
 
 
-def run_table(runs: Iterable[Entry]) -> pd.DataFrame:
-    """Put runs into a table.
+def run_table(family: str, runs: Iterable[Entry]) -> pd.DataFrame:
+    """Put runs into a table; those that only wrote the report are left out.
 
     Returns:
         A row a run: the point, what became of it, the plan's fingerprint, when it started, seconds, tokens (sampled or trained
@@ -134,6 +134,7 @@ def run_table(runs: Iterable[Entry]) -> pd.DataFrame:
             "error": run["error"],
         }
         for run in runs
+        if not run["nodes"] or _point_nodes(family) & set(run["nodes"])
     ]
     table = pd.DataFrame(rows)
     return table.sort_values(["condition", "seed", "checkpoint", "started"], ignore_index=True) if rows else table
