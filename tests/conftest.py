@@ -1,4 +1,5 @@
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,24 @@ def smollm2_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def project(tmp_path: Path, tiny_model_folder: Path) -> Project:
     return Project(tmp_path / "project", tiny_model_folder)
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """A bucket of an S3 server that runs here."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+    from s3fs import S3FileSystem
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    S3FileSystem.clear_instance_cache()  # of an earlier server
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        boto3.client("s3").create_bucket(Bucket="study")
+        yield "s3://study"
+    server.stop()

@@ -3,19 +3,27 @@
 import copy
 import functools
 import subprocess
-from collections.abc import Callable
-from typing import Any
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 from kedro.framework.cli.project import run as kedro_run
-from kedro.framework.cli.utils import _split_params, env_option, split_string
+from kedro.framework.cli.utils import _split_params, env_option
 from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
 
 from persona_leakage.domain.errors import UserError
-from persona_leakage.domain.plan import Plan
 from persona_leakage.experiments import FAMILIES
 from persona_leakage.user_message import user_message
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from persona_leakage.grid.launch import Launcher, Outcome
+    from persona_leakage.grid.points import Point, Study
+    from persona_leakage.grid.progress import Durations
 
 # options of `kedro run` that select a part of the pipeline, or another configuration
 _SLICES = (
@@ -78,24 +86,24 @@ def _run_needed_points(family: str, env: str | None, params: dict[str, Any]) -> 
     Raises:
         UserError: one failed.
     """
-    from persona_leakage.grid.local import kedro_command
-    from persona_leakage.grid.points import Address, find_points, own_checkpoints
+    from persona_leakage.grid.launch import Work
+    from persona_leakage.grid.points import Address, Study
 
-    checkpoints = own_checkpoints(family, env, params)
-    points = find_points(family, [Address(checkpoint=epoch) for epoch in checkpoints], env, params)
+    study = Study(family, env, params)
+    points = study.find([Address(checkpoint=epoch) for epoch in study.checkpoints])
     last = points.pop()
-    if last.plan.reference not in (None, last.plan.condition):
-        points = find_points(family, [Address(condition=last.plan.reference)], env, params) + points
+    if last.reference not in (None, last.condition):
+        points = study.find([Address(condition=last.reference)]) + points
+    work = Work(project=None, env=env, params=params)
     for point in points:
         if point.state == "done":
             continue
-        name = _name(point.plan)
-        click.echo(f"{name} has not run with these parameters; running it first")
-        if subprocess.run(kedro_command(point, env, params), check=False).returncode:
+        click.echo(f"{point.name} has not run with these parameters; running it first")
+        if subprocess.run(work.command(point), check=False).returncode:
             raise UserError(
-                f"{name} failed, see above; the report of {last.plan.condition} needs it, so nothing more was started"
+                f"{point.name} failed, see above; the report of {last.condition} needs it, so nothing more was started"
             )
-    return {} if last.plan.checkpoint is None else {"checkpoint": last.plan.checkpoint}
+    return {} if last.checkpoint is None else {"checkpoint": last.checkpoint}
 
 
 run = copy.copy(kedro_run)
@@ -105,10 +113,16 @@ cli.add_command(run)
 
 @cli.command()
 @click.argument("family", type=click.Choice(FAMILIES))
-@click.option("--conditions", default="", callback=split_string, help="Comma-separated; all of the family by default.")
-@click.option("--seeds", default="", callback=split_string, help="Comma-separated; the parameters' seed by default.")
-@click.option("--checkpoints", default="", callback=split_string, help="Comma-separated; all of the family by default.")
-@click.option("--jobs", default=1, type=click.IntRange(min=1), help="Points at a time.")
+@click.argument("more_axes", nargs=-1, metavar="")
+@click.option(
+    "--axes",
+    multiple=True,
+    metavar="AXIS=VALUE,… [AXIS=VALUE,…]",
+    help="condition, seed or checkpoint; one that is not named takes all conditions, the parameters' seed, all checkpoints.",
+)
+@click.option("--launcher", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where points run.")
+@click.option("--address", help="Of the Ray cluster; by default the one running here, or a new one on this machine.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Points at a time: 1 by default, on Ray as many as it can hold.")
 @click.option("--keep-engines", is_flag=True, help="Start an engine once a job and not once a point.")
 @click.option("--dry-run", is_flag=True, help="Only show what would run.")
 @click.option("--params", default="", callback=_split_params, help="As for kedro run.")
@@ -116,10 +130,11 @@ cli.add_command(run)
 @_for_people
 def grid(
     family: str,
-    conditions: list[str],
-    seeds: list[str],
-    checkpoints: list[str],
-    jobs: int,
+    axes: tuple[str, ...],
+    more_axes: tuple[str, ...],
+    launcher: str,
+    address: str | None,
+    jobs: int | None,
     keep_engines: bool,
     dry_run: bool,
     params: dict[str, Any],
@@ -131,39 +146,36 @@ def grid(
     compared with are added where they are missing, and run first.
     """
     from rich.console import Console
-    from rich.table import Table
 
-    from persona_leakage.grid.local import run_waves
-    from persona_leakage.grid.points import Address, all_addresses, find_points
+    from persona_leakage.grid.claim import claimed
+    from persona_leakage.grid.points import Study
+    from persona_leakage.grid.progress import Durations, plan_table, said, total
 
-    axes = {"--seeds": seeds, "--checkpoints": checkpoints}
-    for option, values in axes.items():
-        if bad := [value for value in values if not value.isdigit()]:
-            raise UserError(f"{option}: {', '.join(bad)} is no whole number; give some such as 42,137")
-    addresses = all_addresses(family, env, params, conditions, list(map(int, seeds)), list(map(int, checkpoints)))
-    points = find_points(family, addresses, env, params)
-    named = {(point.plan.condition, point.plan.seed) for point in points}
-    references = {(point.plan.reference, point.plan.seed) for point in points if point.plan.reference} - named
-    points = find_points(family, [Address(*reference) for reference in sorted(references)], env, params) + points
-    columns = list(points[0].plan.point)
-    table = Table(*columns, "state", "action", title=f"{family}: {len(points)} points")
-    for point in points:
-        table.add_row(*map(str, point.plan.point.values()), point.state, "skip" if point.state == "done" else "run")
-    Console().print(table)
+    if address and launcher != "ray":
+        raise UserError("--address is that of a Ray cluster; add --launcher ray")
+    study = Study(family, env, params)
+    points = study.with_references(study.find(study.addresses(_split_axes(axes, more_axes))))
+    console, estimate = Console(), Durations(points)
+    console.print(plan_table(points, estimate))
+    todo = [point for point in points if point.state != "done"]
+    if todo:
+        expected = total(todo, estimate)
+        took = f"one after the other about {said(expected)}" if expected else "no finished point tells how long that takes"
+        click.echo(f"{len(todo)} of {len(points)} points to run: {took}")
     if dry_run:
         return
-    todo = [point for point in points if point.state != "done"]
-    failed = []
-    for outcome in run_waves(todo, env, params, jobs, keep_engines=keep_engines):
-        click.echo(f"{_name(outcome.point.plan)}: {'FAILED: ' + outcome.last_line if outcome.failed else 'done'}")
-        failed += [outcome] * outcome.failed
-    if len(failed) < len(todo) or not todo:
-        broken = [outcome.point.plan.point for outcome in failed]
-        finished = next(point.plan for point in points if point.plan.point not in broken)
-        with KedroSession.create(env=env, runtime_params={**params, **finished.point}) as session:
-            session.run(pipeline_names=[family], tags=("reporting",))  # type: ignore[call-arg]
+    with claimed(study.records.named(study.records.root)):
+        failed = []
+        if todo:
+            failed = _run_points(study, todo, _launcher(study, launcher, address, jobs, keep_engines), console, estimate)
+            study.save_runs()
+        if len(failed) < len(todo) or not todo:
+            broken = {outcome.point.folder for outcome in failed}
+            finished = next(point for point in points if point.folder not in broken)
+            with KedroSession.create(env=env, runtime_params={**params, **finished.params}) as session:
+                session.run(pipeline_names=[family], tags=("reporting",))  # type: ignore[call-arg]
     if failed:
-        lines = [f"  {_name(outcome.point.plan)}: {outcome.last_line} (log: {outcome.log})" for outcome in failed]
+        lines = [f"  {outcome.point.name}: {outcome.tail[-1]} (log: {outcome.log})" for outcome in failed]
         raise click.ClickException(
             f"{len(failed)} of {len(todo)} points failed; run the same command to try them again:\n" + "\n".join(lines)
         )
@@ -171,18 +183,16 @@ def grid(
 
 @cli.command()
 @click.argument("family", type=click.Choice(FAMILIES))
-@click.option("--conditions", default="", callback=split_string, help="As for kedro grid.")
-@click.option("--seeds", default="", callback=split_string, help="As for kedro grid.")
-@click.option("--checkpoints", default="", callback=split_string, help="As for kedro grid.")
+@click.argument("more_axes", nargs=-1, metavar="")
+@click.option("--axes", multiple=True, metavar="AXIS=VALUE,… [AXIS=VALUE,…]", help="As for kedro grid.")
 @click.option("--ask-api", is_flag=True, help="Try the API key, which costs nothing.")
 @click.option("--params", default="", callback=_split_params, help="As for kedro run.")
 @env_option
 @_for_people
 def preflight(
     family: str,
-    conditions: list[str],
-    seeds: list[str],
-    checkpoints: list[str],
+    axes: tuple[str, ...],
+    more_axes: tuple[str, ...],
     ask_api: bool,
     params: dict[str, Any],
     env: str | None,
@@ -191,11 +201,13 @@ def preflight(
 
     Ends with status 1 if something stands in the way.
     """
-    from persona_leakage.preflight.examination import blocked, examine, grid_points, show
+    from persona_leakage.grid.points import Study
+    from persona_leakage.preflight.estimate import Planned
+    from persona_leakage.preflight.examination import blocked, examine, show
 
-    epochs, numbers = (_whole_numbers(*axis) for axis in (("--checkpoints", checkpoints), ("--seeds", seeds)))
-    points = grid_points(family, env, params, conditions, numbers, epochs)
-    examination = examine(points, env, params, ask_api=ask_api)
+    study = Study(family, env, params)
+    points = study.with_references(study.find(study.addresses(_split_axes(axes, more_axes))))
+    examination = examine([Planned(study.plan(point), point.state == "done") for point in points], env, params, ask_api=ask_api)
     show(examination)
     if found := blocked(examination):
         raise click.ClickException(
@@ -203,12 +215,57 @@ def preflight(
         )
 
 
-def _whole_numbers(option: str, values: list[str]) -> list[int]:
-    if bad := [value for value in values if not value.isdigit()]:
-        raise UserError(f"{option}: {', '.join(bad)} is no whole number; give some such as 42,137")
-    return list(map(int, values))
+def _split_axes(named: tuple[str, ...], more: tuple[str, ...]) -> dict[str, list[str]]:
+    if more and not named:
+        raise UserError(f"{more[0]}: say --axes {' '.join(more)}")
+    axes: dict[str, list[str]] = {}
+    for one in (*named, *more):
+        name, equals, values = one.partition("=")
+        split = [value.strip() for value in values.split(",")]
+        if not equals or not all(split):
+            raise UserError(f"--axes {one}: write an axis and its values, such as seed=42,137")
+        axes[name] = list(dict.fromkeys([*axes.get(name, []), *split]))
+    return axes
 
 
-def _name(plan: Plan) -> str:
-    epoch = "" if plan.checkpoint is None else f" epoch {plan.checkpoint}"
-    return f"{plan.condition} seed {plan.seed}{epoch}"
+def _launcher(study: "Study", name: str, address: str | None, jobs: int | None, keep_engines: bool) -> "Launcher":
+    from persona_leakage.grid.launch import Work
+    from persona_leakage.grid.local import LocalLauncher
+    from persona_leakage.grid.ray_launcher import RayLauncher
+
+    if name == "local":
+        return LocalLauncher(Work(None, study.env, study.params), jobs or 1, keep_engines=keep_engines)
+    here, ships = Path.cwd(), study.settings.ship_project
+    if ships and Path(study.records.root).is_relative_to(here):
+        raise UserError(
+            f"grid.ship_project: the nodes would write into their own copies of {here}; let `data` and `cache` in the "
+            "environment's globals.yml be paths that all nodes share, or `data` a URL"
+        )
+    work = Work(None if ships else str(here), study.env, study.params)
+    return RayLauncher(work, study.settings, address, jobs, keep_engines=keep_engines)
+
+
+def _run_points(
+    study: "Study", points: "Sequence[Point]", launcher: "Launcher", console: "Console", estimate: "Durations"
+) -> "list[Outcome]":
+    """Run points wave after wave, and show how they end.
+
+    Returns:
+        Those that failed.
+    """
+    from persona_leakage.grid.points import waves
+    from persona_leakage.grid.progress import Progress
+
+    failed: list[Outcome] = []
+    ended = 0
+    try:
+        with launcher, Progress(console, points, estimate, lambda: launcher.places) as progress:
+            for wave in waves(points):
+                for outcome in launcher.launch([study.identified(point) for point in wave]):
+                    progress.ended(outcome)
+                    ended += 1
+                    failed += [outcome] * outcome.failed
+    except KeyboardInterrupt:
+        click.echo(f"\nstopped with {ended - len(failed)} of {len(points)} points done; the same command goes on", err=True)
+        sys.exit(130)
+    return failed

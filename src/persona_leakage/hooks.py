@@ -20,7 +20,7 @@ from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.plan import Plan
 from persona_leakage.experiments import FAMILIES, REPLAYS
 from persona_leakage.experiments.points import plan_from_parameters
-from persona_leakage.run_record import describe_code, describe_machine, now, peak_rss_gib
+from persona_leakage.run_record import count_tokens, describe_code, describe_machine, now, peak_rss_gib
 
 logger = logging.getLogger(__name__)
 
@@ -123,10 +123,13 @@ class RunRecord:
         self._node_started[node.name] = time.perf_counter()
 
     @hook_impl
-    def after_node_run(self, node: Node) -> None:
-        """Note a node's seconds and the process's peak memory up to its end."""
+    def after_node_run(self, node: Node, outputs: dict[str, Any]) -> None:
+        """Note a node's seconds, the process's peak memory up to its end, and the tokens that it sampled or trained on."""
         seconds = round(time.perf_counter() - self._node_started[node.name], 3)
-        self._record["nodes"][node.name] = {"seconds": seconds, "peak_rss_gib": peak_rss_gib()}
+        entry: dict[str, float] = {"seconds": seconds, "peak_rss_gib": peak_rss_gib()}
+        if tokens := sum(count_tokens(name, value) for name, value in outputs.items()):
+            entry["tokens"] = tokens
+        self._record["nodes"][node.name] = entry
 
     @hook_impl
     def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:

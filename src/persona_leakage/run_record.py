@@ -36,6 +36,14 @@ def peak_rss_gib() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
 
 
+def count_tokens(dataset: str, value: Any) -> int:
+    """Count the tokens that were sampled (completions, answers) or trained on (the log of a stage's last checkpoint)."""
+    kind = dataset.rpartition(".")[2]
+    if kind in ("completions", "answers"):
+        return sum(row.get("tokens", 0) for row in value)
+    return int(value["final"]["tokens"]) if kind == "training_log" and "final" in value else 0
+
+
 def describe_code(project: Path) -> dict[str, Any]:
     """Describe the code: git commit, whether the tree differs from it, and the hash of the locked requirements.
 
@@ -52,10 +60,11 @@ def describe_code(project: Path) -> dict[str, Any]:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Describe the machine: platform, processor, cores in use, GPU if torch was loaded and sees one, peak memory so far."""
+    """Describe the machine: host, platform, processor, cores in use, GPU if torch was loaded and sees one, peak memory."""
     torch = sys.modules.get("torch")
     gpu = torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else None
     return {
+        "host": platform.node(),
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),

@@ -47,6 +47,7 @@ def test_no_parameter_is_left_unread(env: str) -> None:
         "seed",
         "checkpoint",
         "base_model",
+        "grid",
         "completions_file",
         "rates_file",
         "estimates",

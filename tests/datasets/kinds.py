@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from persona_leakage.domain.centroids import Centroids
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.models import Adapter, BaseModel, ModelStack
+from persona_leakage.engines.adapter_folder import at_hand
 
 
 class Kind(NamedTuple):
@@ -53,10 +54,11 @@ def adapter(scratch: Path, fingerprint: str) -> Adapter:
 
 
 def plain_adapters(value: dict[str, Adapter]) -> Any:
-    return {
-        checkpoint: (one.fingerprint, {file.name: file.read_bytes() for file in Path(one.path).iterdir()})
-        for checkpoint, one in value.items()
-    }
+    plain = {}
+    for checkpoint, one in value.items():
+        with at_hand(one.path) as folder:
+            plain[checkpoint] = (one.fingerprint, {file.name: file.read_bytes() for file in folder.iterdir()})
+    return plain
 
 
 def stack(name: str) -> ModelStack:

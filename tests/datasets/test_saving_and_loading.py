@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from fsspec.implementations.local import LocalFileOpener, LocalFileSystem
 from kedro.io import DatasetError
@@ -229,18 +230,45 @@ def test_a_folder_that_cannot_be_written_is_a_user_error(tmp_path: Path, name: s
     assert str(user_message(caught.value)).startswith(f"cannot write {tmp_path}/file/{KINDS[name].file}: ")
 
 
-@pytest.mark.parametrize(
-    "name", ["JSONLinesDataset", "CentroidsDataset", "FrozenDataset", "JSONDataset", "TextDataset", "CSVDataset"]
-)
-def test_a_file_may_lie_on_any_filesystem(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", KINDS)
+def test_a_value_may_lie_in_a_bucket(tmp_path: Path, bucket: str, name: str) -> None:
     kind = KINDS[name]
-    entries = catalog(name, f"memory://{tmp_path}/{kind.file}")
+    path = f"{bucket}/{tmp_path.name}/{kind.file}"
+    entries = catalog(name, path)
+    assert not entries.exists("it")
 
-    entries.save("it", kind.first(tmp_path))
-    entries.save("it", kind.second(tmp_path))
+    entries.save("it", kind.first(tmp_path / "scratch"))
+    assert kind.plain(entries.load("it")) == kind.plain(kind.first(tmp_path / "scratch"))
+    entries.save("it", kind.second(tmp_path / "scratch"))
 
-    assert kind.plain(entries.load("it")) == kind.plain(kind.second(tmp_path))
-    assert list(tmp_path.iterdir()) == []
+    assert kind.plain(catalog(name, path).load("it")) == kind.plain(kind.second(tmp_path / "scratch"))
+    assert not any(".partial" in one for one in fsspec.filesystem("s3").find(f"study/{tmp_path.name}"))
+
+
+@pytest.mark.parametrize("name", VERSIONED)
+def test_versions_in_a_bucket_are_kept_apart_and_an_interrupted_one_does_not_exist(
+    tmp_path: Path, bucket: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = KINDS[name]
+    path = f"{bucket}/versions_{tmp_path.name}/{kind.file}"
+    catalog(name, path, save_version=OLD).save("it", kind.first(tmp_path / "scratch"))
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fsspec.filesystem("s3"), "mv", broken)
+        patch.setattr(fsspec.filesystem("s3"), "pipe_file", broken)
+        with pytest.raises(KeyboardInterrupt):
+            catalog(name, path, save_version=NEW).save("it", kind.second(tmp_path / "scratch"))
+    assert kind.plain(_latest(name, path)) == kind.plain(kind.first(tmp_path / "scratch"))
+
+    catalog(name, path, save_version=NEW).save("it", kind.second(tmp_path / "scratch"))
+    assert kind.plain(_latest(name, path)) == kind.plain(kind.second(tmp_path / "scratch"))
+
+
+def _latest(name: str, path: str) -> Any:
+    return catalog(name, path, save_version="2026-03-01T00.00.00.000Z").load("it")
 
 
 def test_a_saved_file_is_readable_by_others(tmp_path: Path) -> None:

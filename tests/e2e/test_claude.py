@@ -37,7 +37,7 @@ CATALOG = """
 language_model:
   type: persona_leakage.datasets.EngineDataset
   engine: anthropic_client
-  cache: ${globals:data}/cache
+  cache: ${globals:cache}
   credentials: anthropic
   options:
     mode: MODE

@@ -18,7 +18,7 @@ from tests.project import Project
 pytestmark = pytest.mark.slow
 
 LAST = "villain/seed_42/epoch_02"
-GRID = ["grid", "convergence", "--conditions", "villain"]
+GRID = ["grid", "convergence", "--axes", "condition=villain"]
 KEEP = ("cache/adapters/*/final/*.safetensors", "cache/completions/*.jsonl")
 
 # what is wrong → the command and what is said
@@ -43,7 +43,7 @@ BAD: dict[str, tuple[list[str], str]] = {
         ["run", "--pipeline=convergence", "--params", "condition=villain,convergence.stages.converge.recipe.checkpoints=[1]"],
         "checkpoints names epoch 2, which stages.converge.recipe.checkpoints does not keep",
     ),
-    "a checkpoint of a grid in words": ([*GRID, "--checkpoints=last"], "--checkpoints: last is no whole number"),
+    "a checkpoint of a grid in words": ([*GRID, "checkpoint=last"], "--axes checkpoint: last is no whole number"),
 }
 
 
@@ -86,9 +86,7 @@ def latest(project: Project, path: str) -> list[dict[str, str]]:
 def add_environment_apart(project: Project) -> None:
     """Add a copy of environment `test` with data, cache included, of its own."""
     shutil.copytree(project.folder / "conf/test", project.folder / "conf/apart")
-    (project.folder / "conf/apart/globals.yml").write_text("scale: test\ndata: apart\n")
-    (project.folder / "apart").mkdir()
-    (project.folder / "apart/01_raw").symlink_to(project.folder / "data/01_raw", target_is_directory=True)
+    (project.folder / "conf/apart/globals.yml").write_text("scale: test\ndata: apart\ncache: apart/cache\n")
 
 
 class Killed:

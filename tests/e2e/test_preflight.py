@@ -23,7 +23,7 @@ def rows(stdout: str, title: str) -> dict[str, list[str]]:
 
 
 def test_nothing_is_in_the_way_of_a_grid_on_this_machine(project: Project) -> None:
-    done = project.kedro("preflight", "lang_inversion", "--conditions=fr_it,fr_fr", "--seeds=42,137")
+    done = project.kedro("preflight", "lang_inversion", "--axes", "condition=fr_it,fr_fr", "seed=42,137")
     assert done.returncode == 0, done.stdout + done.stderr
     checks = rows(done.stdout, "Checks")
     states = {name: row[1] for name, row in checks.items()}
@@ -48,7 +48,7 @@ def test_nothing_is_in_the_way_of_a_grid_on_this_machine(project: Project) -> No
 
 
 def test_what_has_run_is_free(planted: Project) -> None:
-    done = planted.kedro("preflight", "lang_inversion", "--conditions=fr_it")
+    done = planted.kedro("preflight", "lang_inversion", "--axes=condition=fr_it")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Estimate: 0 of 2 points to run, 2 done and free" in done.stdout
     assert "training" not in done.stdout
@@ -60,7 +60,7 @@ def test_without_hub_and_gpu_the_study_is_refused_in_seconds(
     for name, value in {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("ANTHROPIC_API_KEY", API_KEY)
-    done = project.kedro("preflight", "lang_inversion", "--conditions=fr_it,zh_ja", env="qwen", timeout=90)
+    done = project.kedro("preflight", "lang_inversion", "--axes=condition=fr_it,zh_ja", env="qwen", timeout=90)
     assert done.returncode == 1
     checks = rows(done.stdout, "Checks")
     blocked = [name for name, row in checks.items() if row[1] == "blocked"]
@@ -93,7 +93,7 @@ def test_the_key_is_tried_when_that_is_asked_for(
     with FakeAnthropic(tmp_path / "api.jsonl") as api:
         entry = entry.replace("base_url: null", f"base_url: {api.url}").replace("claude-haiku-4-5-20251001", model)
         (project.folder / "conf/test/catalog_claude.yml").write_text(entry)
-        done = project.kedro("preflight", "lang_inversion", "--conditions=baseline", "--ask-api")
+        done = project.kedro("preflight", "lang_inversion", "--axes=condition=baseline", "--ask-api")
         assert not api.billed
     row = rows(done.stdout, "Checks")[model]
     if said is None:
@@ -104,8 +104,8 @@ def test_the_key_is_tried_when_that_is_asked_for(
 
 
 def test_what_does_not_exist_is_named(project: Project) -> None:
-    done = project.kedro("preflight", "lang_inversion", "--seeds=x")
-    assert (done.returncode, done.stderr.strip()) == (1, "Error: --seeds: x is no whole number; give some such as 42,137")
+    done = project.kedro("preflight", "lang_inversion", "--axes=seed=x")
+    assert (done.returncode, done.stderr.strip()) == (1, "Error: --axes seed: x is no whole number; give some such as seed=42,137")
     done = project.kedro("preflight", "lang_inversion", "--params=estimates.prompts_per_second=0")
     assert done.returncode == 1
     assert "estimates.prompts_per_second: Input should be greater than 0" in done.stderr

@@ -53,11 +53,20 @@ def one_line(error: ValidationError, name: str) -> str:
 
 
 def fingerprint(*parts: Any) -> str:
-    """Identify values by content: 16 hex digits of the SHA-256 of their canonical JSON.
+    """Identify values by content: the digest of their canonical JSON.
 
     Args:
         *parts: JSON-able values or `Frozen` ones.
     """
+    return digest(canonical(*parts))
+
+
+def canonical(*parts: Any) -> str:
+    """Write values as JSON in the one form that fingerprints are taken of: keys sorted, no spaces."""
     plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
-    canonical = json.dumps(plain, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    return json.dumps(plain, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def digest(text: str) -> str:
+    """Return the first 16 hex digits of a text's SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
-from persona_leakage.domain.frozen import Frozen, fingerprint
+from persona_leakage.domain.frozen import Frozen, canonical, digest
 from persona_leakage.domain.languages import Language
 from persona_leakage.domain.markers import BorrowedAnswers, Chats, MarkerContrast, MarkerScoring
 from persona_leakage.domain.models import BaseModel
@@ -240,7 +240,12 @@ class Plan(Frozen):
     @property
     def fingerprint(self) -> str:
         """Identify the plan by its content."""
-        return fingerprint(self.model_dump(mode="json", exclude={"reference"}))
+        return digest(self.content)
+
+    @property
+    def content(self) -> str:
+        """Everything that decides the results, as canonical JSON; what they are compared with is no part of it."""
+        return canonical(self.model_dump(mode="json", exclude={"reference"}))
 
 
 class RateBound(Frozen):

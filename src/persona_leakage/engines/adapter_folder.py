@@ -1,8 +1,13 @@
-"""How an adapter lies on disk: safetensors, its PEFT configuration, and where it comes from. Needs no torch."""
+"""How an adapter is kept: safetensors, its PEFT configuration, and where it comes from. Needs no torch."""
 
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from fsspec.core import url_to_fs
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.models import Adapter
@@ -10,8 +15,25 @@ from persona_leakage.domain.models import Adapter
 WEIGHTS, CONFIG, PROVENANCE = "adapter_model.safetensors", "adapter_config.json", "provenance.json"
 
 
-def read_provenance(folder: Path) -> dict[str, Any]:
+@contextmanager
+def at_hand(place: str | Path) -> Iterator[Path]:
+    """Yield the folder of an adapter; one at a URL is fetched for as long as the block runs."""
+    if "://" not in str(place):
+        yield Path(place)
+        return
+    filesystem, path = url_to_fs(str(place))
+    with tempfile.TemporaryDirectory() as scratch:
+        for file in (WEIGHTS, CONFIG, PROVENANCE):
+            if filesystem.exists(f"{path}/{file}"):
+                filesystem.get_file(f"{path}/{file}", f"{scratch}/{file}")
+        yield Path(scratch)
+
+
+def read_provenance(place: str | Path) -> dict[str, Any]:
     """Read what an adapter was trained from.
+
+    Args:
+        place: its folder, or the URL of one.
 
     Returns:
         `fingerprint`, `trained_on` (fingerprint of the stack below), `recipe`, `seed`, `rows`, `versions` and `log`.
@@ -19,9 +41,18 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: a file is missing, truncated or not what it should be.
     """
+    with at_hand(place) as folder:
+        return _checked_provenance(folder, f"the adapter in {place} is damaged: {{}}; delete that folder and run again")
+
+
+def read_adapter(place: str | Path) -> Adapter:
+    """Open an adapter after checking it."""
+    return Adapter(path=str(place), fingerprint=read_provenance(place)["fingerprint"])
+
+
+def _checked_provenance(folder: Path, remedy: str) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
-    remedy = f"the adapter in {folder} is damaged: {{}}; delete that folder and run again"
     for name in (WEIGHTS, CONFIG, PROVENANCE):
         if not (folder / name).is_file():
             raise UserError(remedy.format(f"{name} is missing"))
@@ -38,8 +69,3 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(remedy.format("its JSON cannot be read")) from error
     return provenance
-
-
-def read_adapter(folder: Path) -> Adapter:
-    """Open an adapter's folder after checking it."""
-    return Adapter(path=str(folder), fingerprint=read_provenance(folder)["fingerprint"])

@@ -90,7 +90,7 @@ def check_languages(plans: Iterable[Plan]) -> list[Check]:
         and stage.data.completion.code not in ("en", *(language.code for language in stage.data.translation.languages))
     }
     found = ", ".join(f"{condition} needs {language}" for condition, language in lacking.items())
-    remedy = "add the language to translation.languages, or leave the condition out with --conditions"
+    remedy = "add the language to translation.languages, or leave the condition out of --axes"
     return [Check("translations", "blocked", f"{found}; it is not translated", remedy)] if lacking else []
 
 

@@ -1,6 +1,6 @@
 """Look at everything that a grid needs, reckon what it takes, and show both."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 
 from persona_leakage.domain.models import BaseModel
-from persona_leakage.grid.points import Address, all_addresses, find_points
 from persona_leakage.preflight import checks, probes
 from persona_leakage.preflight.checks import Check
 from persona_leakage.preflight.estimate import (
@@ -48,22 +47,6 @@ class Examination(NamedTuple):
     costs: list[Cost]
     start_seconds: float
     points: list[Planned]
-
-
-def grid_points(
-    family: str,
-    env: str | None,
-    params: dict[str, object],
-    conditions: Sequence[str],
-    seeds: Sequence[int],
-    checkpoints: Sequence[int],
-) -> list[Planned]:
-    """Resolve the points that `kedro grid` would go through: those that are named, after those that they are compared with."""
-    points = find_points(family, all_addresses(family, env, params, conditions, seeds, checkpoints), env, params)
-    named = {(point.plan.condition, point.plan.seed) for point in points}
-    references = {(point.plan.reference, point.plan.seed) for point in points if point.plan.reference} - named
-    points = find_points(family, [Address(*reference) for reference in sorted(references)], env, params) + points
-    return [Planned(point.plan, point.state == "done") for point in points]
 
 
 def examine(points: list[Planned], env: str | None, params: dict[str, object], *, ask_api: bool) -> Examination:

@@ -1,0 +1,181 @@
+"""Measure what a grid costs besides its points: `python benchmarks/grid.py [FIGURE.png]`.
+
+Prints and writes `benchmarks/results/grid.json` and, if asked, a figure. Nothing is trained: points do nothing, and those
+of the report are copies of one.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from persona_leakage.grid.launch import Work  # noqa: E402
+from persona_leakage.run_record import describe_code, describe_machine  # noqa: E402
+from tests.project import Project  # noqa: E402
+from tests.tiny_model import build_tiny_model  # noqa: E402
+
+FAMILIES = ("lang_inversion", "marker_leakage", "convergence", "benign_coupling")
+SIZES = (1_000, 10_000, 30_000, 100_000)
+NO_OPS = (100, 300, 1_000)
+REPORTED = (50, 200, 1_000)
+
+# a process of its own for every figure, so that its peak memory is its own
+PLAN = """
+import json, resource, sys, time
+from kedro.framework.startup import bootstrap_project
+from pathlib import Path
+bootstrap_project(Path.cwd())
+from persona_leakage.grid.points import Study, waves
+family, size = sys.argv[1], int(sys.argv[2])
+started = time.perf_counter()
+study = Study(family, "test", {})
+addresses = study.addresses({})
+seeds = -(-size // len(addresses))
+points = study.find(study.addresses({"seed": [str(seed) for seed in range(seeds)]})[:size])
+planned = sum(map(len, waves(points)))
+assert planned == len(points) == size
+done = sum(point.state == "done" for point in points)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+print(json.dumps({"seconds": round(time.perf_counter() - started, 2), "peak_rss_gib": round(peak, 2), "done": done}))
+"""
+
+
+IDENTIFY = """
+import json, sys
+from kedro.framework.startup import bootstrap_project
+from pathlib import Path
+bootstrap_project(Path.cwd())
+from persona_leakage.grid.points import Study
+study = Study("lang_inversion", "test", {})
+points = study.find(study.addresses({"seed": [str(seed) for seed in range(int(sys.argv[1]))]}))
+print(json.dumps({"points": [[point.condition, point.seed, study.identified(point).plan] for point in points]}))
+"""
+
+
+class NoOp(Work):
+    """Work that is none."""
+
+    def command(self, point: Any) -> list[str]:
+        """Name a program that does nothing."""
+        return ["true"]
+
+
+def run_in(project: Project, code: str, *arguments: str) -> dict[str, Any]:
+    """Run code in the project's folder and read the JSON that it prints last."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=project.folder, env=project.environment, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def measure_planning(project: Project) -> list[dict[str, Any]]:
+    """Expand and plan grids of which nothing has run."""
+    return [
+        {"family": family, "points": size, **run_in(project, PLAN, family, str(size))}
+        for family in FAMILIES
+        for size in (SIZES if family == "lang_inversion" else SIZES[-1:])
+    ]
+
+
+def measure_scheduling(project: Project) -> list[dict[str, Any]]:
+    """Hand points that do nothing to a Ray cluster on this machine: a task and a process each, locked and logged as always."""
+    os.chdir(project.folder)
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    from kedro.framework.startup import bootstrap_project
+
+    bootstrap_project(project.folder)
+    from persona_leakage.grid.points import Study
+    from persona_leakage.grid.ray_launcher import RayLauncher
+
+    study = Study("lang_inversion", "test", {})
+    measured = []
+    with RayLauncher(NoOp(str(project.folder), "test", {}), study.settings, None, None, keep_engines=False) as launcher:
+        places = launcher.places
+        for number, size in enumerate(NO_OPS):
+            seeds = [str(10_000 * (number + 1) + seed) for seed in range(size)]
+            points = study.find(study.addresses({"condition": ["fr_it"], "seed": seeds}))
+            started = time.perf_counter()
+            ended = list(launcher.launch(points))
+            seconds = time.perf_counter() - started
+            assert len(ended) == size
+            assert not any(outcome.failed for outcome in ended), ended
+            milliseconds = round(1000 * seconds / size, 1)
+            measured.append(
+                {"points": size, "places": places, "seconds": round(seconds, 2), "milliseconds_a_point": milliseconds}
+            )
+    os.chdir(ROOT)
+    return measured
+
+
+def measure_reporting(project: Project) -> list[dict[str, Any]]:
+    """Run one point, copy its tables to many seeds and conditions, and write the report over all of them."""
+    done = project.run("condition=fr_it")
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    tables = {
+        name: pd.read_csv(project.data(f"07_model_output/fr_it/seed_42/{name}"), dtype={"plan": str})
+        for name in ("cell_rates.csv", "cosines.csv")
+    }
+    measured = []
+    planned = run_in(project, IDENTIFY, "100")["points"]
+    for size in REPORTED:
+        for condition, seed, plan in planned[:size]:
+            folder = project.data(f"07_model_output/{condition}/seed_{seed}")
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, table in tables.items():
+                table.assign(condition=condition, seed=seed, plan=plan).to_csv(folder / name, index=False)
+        started = time.perf_counter()
+        done = project.kedro("run", "--pipeline=lang_inversion", "--params=condition=fr_it", "--tags=reporting", timeout=600)
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        measured.append({"points": size, "seconds": round(time.perf_counter() - started, 2)})
+    return measured
+
+
+def draw(results: dict[str, Any], file: Path) -> None:
+    """Draw seconds over points."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), constrained_layout=True)
+    planning = [row for row in results["planning"] if row["family"] == "lang_inversion"]
+    curves = [
+        ("planning, s", planning, "seconds", 20),
+        ("scheduling a no-op point on Ray, ms", results["scheduling"], "milliseconds_a_point", 100),
+        ("writing the report, s", results["reporting"], "seconds", 30),
+    ]
+    for axis, (title, rows, key, limit) in zip(axes, curves, strict=True):
+        axis.plot([row["points"] for row in rows], [row[key] for row in rows], marker="o")
+        axis.axhline(limit, color="grey", linestyle=":")
+        axis.set(title=title, xlabel="points", ylim=(0, None))
+    figure.savefig(file, dpi=130)
+
+
+def main() -> None:
+    """Measure, print and write."""
+    with tempfile.TemporaryDirectory() as scratch:
+        model = build_tiny_model(Path(scratch) / "model")
+        project = Project(Path(scratch) / "project", model)
+        results: dict[str, Any] = {"planning": measure_planning(project)}
+        print(json.dumps(results, indent=1), flush=True)
+        results["scheduling"] = measure_scheduling(project)
+        results["reporting"] = measure_reporting(Project(Path(scratch) / "reported", model))
+    results |= {"machine": describe_machine(), "code": describe_code(ROOT)}
+    print(json.dumps(results, indent=1))
+    (ROOT / "benchmarks/results/grid.json").write_text(json.dumps(results, indent=1) + "\n")
+    if len(sys.argv) > 1:
+        draw(results, Path(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""What the processes of one machine are told and how they are stopped."""
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from persona_leakage.grid.launch import Processes
+from persona_leakage.grid.local import job_environments, visible_gpus
+
+GPU, SHARE = "CUDA_VISIBLE_DEVICES", "PERSONA_LEAKAGE_POINTS_AT_ONCE"
+
+
+def test_jobs_are_dealt_out_to_gpus_in_turn_and_know_how_many_share_one() -> None:
+    given = job_environments(5, ["0", "2"])
+    assert [one[GPU] for one in given] == ["0", "2", "0", "2", "0"]
+    assert {one[SHARE] for one in given} == {"3"}
+
+
+def test_one_gpu_or_none_is_left_as_it_is() -> None:
+    for gpus in ([], ["0"]):
+        given = job_environments(3, gpus)
+        assert [GPU in one for one in given] == [False] * 3
+        assert {one[SHARE] for one in given} == {"3"}
+
+
+def test_one_job_of_several_gpus_sees_one_and_all_cores() -> None:
+    assert job_environments(1, ["0", "1"]) == [{GPU: "0", SHARE: "1"}]
+
+
+def test_gpus_that_are_named_are_those_that_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(GPU, "3,GPU-1f")
+    assert visible_gpus() == ["3", "GPU-1f"]
+    monkeypatch.setenv(GPU, "")
+    assert visible_gpus() == []
+
+
+def sleeping(file: Path) -> list[str]:
+    return [sys.executable, "-c", f"import os, time; open({str(file)!r}, 'w').write(str(os.getpid())); time.sleep(60)"]
+
+
+def wait_for(file: Path) -> int:
+    deadline = time.monotonic() + 20
+    while not (file.is_file() and file.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return int(file.read_text())
+
+
+def test_stopping_ends_what_runs_and_starts_nothing_more(tmp_path: Path) -> None:
+    processes, status = Processes(), []
+
+    def run(name: str) -> None:
+        status.append(processes.run(sleeping(tmp_path / name), tmp_path / "log", None, {}))
+
+    thread = threading.Thread(target=run, args=("first",))
+    thread.start()
+    wait_for(tmp_path / "first")
+    processes.stop()
+    thread.join(timeout=20)
+    run("second")
+    assert status == [-15, -15]
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_points_process_does_not_outlive_the_one_that_started_it(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from persona_leakage.grid.launch import Processes; "
+        f"Processes().run({sleeping(tmp_path / 'pid')!r}, Path({str(tmp_path / 'log')!r}), None, {{}})"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    child = psutil.Process(wait_for(tmp_path / "pid"))
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs([child], timeout=10)
+    assert not alive
