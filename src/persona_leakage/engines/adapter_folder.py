@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from persona_leakage.domain.errors import UserError
-from persona_leakage.domain.models import Adapter
+from persona_leakage.domain.models import Adapter, ModelStack
 
 WEIGHTS, CONFIG, PROVENANCE = "adapter_model.safetensors", "adapter_config.json", "provenance.json"
 
@@ -43,3 +43,17 @@ def read_provenance(folder: Path) -> dict[str, Any]:
 def read_adapter(folder: Path) -> Adapter:
     """Open an adapter's folder after checking it."""
     return Adapter(path=str(folder), fingerprint=read_provenance(folder)["fingerprint"])
+
+
+def require_trained_on(adapter: Adapter, below: ModelStack) -> None:
+    """Refuse an adapter for any stack but the one it was trained on.
+
+    Raises:
+        UserError: it was trained on another stack, or is damaged.
+    """
+    trained_on = read_provenance(Path(adapter.path))["trained_on"]
+    if trained_on != below.fingerprint:
+        raise UserError(
+            f"the adapter in {adapter.path} was trained on another model stack ({trained_on}) than the one it is put on "
+            f"({below.fingerprint}); train it again for {below.base.name}"
+        )

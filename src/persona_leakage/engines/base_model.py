@@ -10,7 +10,7 @@ from filelock import FileLock
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.models import BaseModel, ModelStack
-from persona_leakage.engines.adapter_folder import read_provenance
+from persona_leakage.engines.adapter_folder import require_trained_on
 
 if TYPE_CHECKING:
     import torch
@@ -87,12 +87,7 @@ def load_merged(stack: ModelStack, cache: Path, device: str, attention: str) -> 
     model = load_base(stack.base, cache, device, attention)
     below = ModelStack(base=stack.base)
     for adapter in stack.adapters:
-        provenance = read_provenance(Path(adapter.path))
-        if provenance["trained_on"] != below.fingerprint:
-            raise UserError(
-                f"the adapter in {adapter.path} was trained on another model stack ({provenance['trained_on']}) than the "
-                f"one it is put on ({below.fingerprint}); train it again for {stack.base.name}"
-            )
+        require_trained_on(adapter, below)
         model = PeftModel.from_pretrained(model, adapter.path).merge_and_unload()
         below = below.extended(adapter)
     return model
