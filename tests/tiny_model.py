@@ -9,7 +9,7 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_tiny_model(folder: Path, *, seed: int = 0, dtype: str = "float32") -> Path:
+def build_tiny_model(folder: Path, *, seed: int = 0, dtype: str = "float32", hidden: int = 32, heads: int = 4) -> Path:
     """Write the model and its tokenizer (a byte-level BPE without merges, ChatML template) to a folder."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -29,11 +29,11 @@ def build_tiny_model(folder: Path, *, seed: int = 0, dtype: str = "float32") -> 
     torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=len(fast),
-        hidden_size=32,
+        hidden_size=hidden,
         intermediate_size=64,
         num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        num_attention_heads=heads,
+        num_key_value_heads=heads // 2,
         max_position_embeddings=512,
         tie_word_embeddings=True,
         eos_token_id=fast.eos_token_id,

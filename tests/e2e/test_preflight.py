@@ -105,7 +105,10 @@ def test_the_key_is_tried_when_that_is_asked_for(
 
 def test_what_does_not_exist_is_named(project: Project) -> None:
     done = project.kedro("preflight", "lang_inversion", "--axes=seed=x")
-    assert (done.returncode, done.stderr.strip()) == (1, "Error: --axes seed: x is no whole number; give some such as seed=42,137")
+    assert (done.returncode, done.stderr.strip()) == (
+        1,
+        "Error: --axes seed: x is no whole number; give some such as seed=42,137",
+    )
     done = project.kedro("preflight", "lang_inversion", "--params=estimates.prompts_per_second=0")
     assert done.returncode == 1
     assert "estimates.prompts_per_second: Input should be greater than 0" in done.stderr

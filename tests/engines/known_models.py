@@ -11,6 +11,7 @@ from persona_leakage.domain.recipe import Recipe
 from tests.tiny_model import build_tiny_model
 
 END = "<|im_end|>"
+HEADS_OF_32 = {"hidden": 64, "heads": 2}  # the smallest heads that vLLM computes on a CPU
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -23,7 +24,7 @@ def build_lively_model(folder: Path) -> Path:
     import torch
     from transformers import AutoConfig, Qwen2ForCausalLM
 
-    config = AutoConfig.from_pretrained(build_tiny_model(folder))
+    config = AutoConfig.from_pretrained(build_tiny_model(folder, **HEADS_OF_32))
     config.update({"num_hidden_layers": 3, "tie_word_embeddings": False, "initializer_range": 0.3, "layer_types": None})
     torch.manual_seed(1)
     model = Qwen2ForCausalLM(type(config)(**{**config.to_dict(), "layer_types": None}))
@@ -36,11 +37,14 @@ def build_lively_model(folder: Path) -> Path:
 
 
 def build_chain_model(folder: Path, chain: dict[str, dict[str, float]]) -> Path:
-    """A model in which the last token alone decides the distribution of the next: token → next token → probability."""
+    """A model in which the last token alone decides the distribution of the next: token → next token → probability.
+
+    Both of its special tokens end a turn.
+    """
     import torch
     from transformers import AutoConfig, AutoTokenizer, Qwen2ForCausalLM
 
-    config = AutoConfig.from_pretrained(build_tiny_model(folder))
+    config = AutoConfig.from_pretrained(build_tiny_model(folder, **HEADS_OF_32))
     config.tie_word_embeddings = False
     tokenizer = AutoTokenizer.from_pretrained(folder)
 
@@ -61,6 +65,7 @@ def build_chain_model(folder: Path, chain: dict[str, dict[str, float]]) -> Path:
             model.lm_head.weight[:, place] = -60 / root
             for successor, probability in following.items():
                 model.lm_head.weight[number(successor), place] = math.log(probability) / root
+    model.generation_config.eos_token_id = [number(END), number("<|endoftext|>")]
     model.save_pretrained(folder)
     return folder
 

