@@ -7,6 +7,7 @@ tables have the rows, columns and plans of real ones, with random counts, texts 
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -101,9 +102,10 @@ def measure(folder: Path, family: str, number: int) -> dict[str, Any]:
     file.write_text(plan.model_dump_json())
     said = ",".join(f"{key}={value}" for key, value in chosen[-1].items())
     command = [sys.executable, "-m", "kedro", "run", f"--pipeline={family}", "--tags=reporting", "--params", said]
-    started = time.perf_counter()
+    started, before = time.perf_counter(), os.times()
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    wall = time.perf_counter() - started
+    wall, after = time.perf_counter() - started, os.times()
+    processor = after.children_user + after.children_system - before.children_user - before.children_system
     record = json.loads((folder / f"data/08_reporting/{place}/run_record.json").read_text())[-1]
     nodes = {name.rsplit(".", 1)[-1]: one["seconds"] for name, one in record["nodes"].items() if one["seconds"] >= 0.1}
     return {
@@ -114,6 +116,7 @@ def measure(folder: Path, family: str, number: int) -> dict[str, Any]:
         "rows": rows,
         "megabytes": round(size / 1e6, 1),
         "wall_seconds": round(wall, 1),
+        "processor_seconds": round(processor, 1),  # what a machine that does nothing else needs at most
         "seconds": nodes,
         "peak_rss_gib": record["machine"]["peak_rss_gib"],
     }
@@ -135,6 +138,7 @@ def main() -> None:
         print(results[-1], flush=True)
     code = {key: value for key, value in describe_code(PROJECT).items() if key in ("commit", "modified")}
     machine = {key: value for key, value in describe_machine().items() if key in ("processor", "cores")}
+    machine["load"] = os.getloadavg()  # of the last 1, 5 and 15 minutes, planting included
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps({"code": code, "machine": machine, "families": results}, indent=1) + "\n")
 

@@ -30,6 +30,7 @@ from tests.pipelines.trajectory_tables import (
     rates,
     similarities,
     stored,
+    text,
     texts,
     trajectories,
     trajectory,
@@ -335,3 +336,30 @@ def test_every_figure_stands_in_its_own_place():
 
 def test_the_report_refers_to_every_figure_beside_it():
     assert re.findall(r"!\[[^]]*\]\(([^)]*)\)", report_of(published())) == list(FIGURES)
+
+
+def test_texts_that_leave_the_range_of_epoch_0_are_said_and_calm_ones_are_not():
+    calm = [text("villain", 0, 40.0, "a"), text("villain", 0, 60.0, "b"), text("villain", 2, 50.0, "a")]
+
+    assert "Texts left" not in report_of(CASES["one"], described=calm)
+    collapsed = report_of(CASES["one"], described=[*calm, text("villain", 4, 5.0, "a", distinct_2=0.1, empty=9)])
+    said = "villain seed 42 epoch 4: tokens, distinct_2, empty"
+    assert f"**Texts left the range of epoch 0** (over its personas, same seed): {said}." in collapsed
+    assert [(row["epoch"], row["villain"]) for row in rows_of(collapsed, "Texts")] == [
+        ("0", "50, 0.80, 0.0%"),
+        ("2", "50, 0.80, 0.0%"),
+        ("4", "5, 0.10, 90.0%"),
+    ]
+
+
+def test_seeds_are_shown_apart_with_their_mean_and_the_change_of_each():
+    rows = rows_of(report_of(CASES["two seeds"]), "Seeds")
+
+    villain = [row for row in rows if row["condition"] == "villain"]
+    assert [(row["checkpoint"], row["quantity"], row["seed 42"], row["seed 7"]) for row in villain] == [
+        ("0", "pulled", "1.5%", "2.0%"),
+        ("2", "pulled", "45.0%", "18.0%"),
+        ("2", "change since epoch 0", "+43.5%", "+16.0%"),
+    ]
+    assert "mean over seeds 31.5% [" in rows_of(report_of(CASES["two seeds"]), "Trajectories")[1]["villain"]
+    assert "One seed a condition: every interval is within one run." in report_of(CASES["one"])
