@@ -1,6 +1,7 @@
 """Points (condition x seed [x checkpoint]) against the parameters: what a point should be, and which saved ones still are."""
 
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pandas as pd
@@ -54,12 +55,11 @@ def gather(
         All rows with the further columns reference (condition to compare with, if any), stale (the point ran under other
         parameters than now) and those of `annotate`.
     """
-    tables = []
-    for _, load in sorted(partitions.items()):
+
+    def compared(load: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         table = load()
         if table.empty:
-            tables.append(table)
-            continue
+            return table
         first = table.iloc[0]
         point: dict[str, str | int] = {"condition": str(first["condition"]), "seed": int(first["seed"])}
         if "checkpoint" in table:
@@ -69,7 +69,10 @@ def gather(
         except UserError:
             now = None
         stale = now is None or now.fingerprint != first["plan"]
-        tables.append(annotate(table.assign(reference=now.reference if now else None, stale=stale), now))
+        return annotate(table.assign(reference=now.reference if now else None, stale=stale), now)
+
+    with ThreadPoolExecutor() as pool:  # parsing a table leaves the interpreter to the others
+        tables = list(pool.map(compared, [load for _, load in sorted(partitions.items())]))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -208,7 +208,8 @@ def tabulate_sources(leakage: pd.DataFrame, texts: pd.DataFrame) -> pd.DataFrame
     """
     described = dict(list(texts[~texts["stale"].astype(bool)].groupby(["condition", "seed"])))
     rows = []
-    for (condition, seed), chosen in leakage.groupby(["condition", "seed"], sort=False):
+    columns = ["condition", "seed", "source", "persona", "role", *RATE_COLUMNS]
+    for (condition, seed), chosen in leakage[columns].groupby(["condition", "seed"], sort=False):
         own, others = chosen[chosen["role"] == "source"], chosen[(chosen["role"] != "source") & (chosen["n"] > 0)]
         source_rate = proportion(*own[["hits", "n"]].astype(int).iloc[0]) if len(own) else proportion(0, 0)
         above = others[others["rate"] > source_rate.rate].sort_values("rate", ascending=False)
