@@ -7,8 +7,6 @@ import pytest
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.experiments.convergence import Settings, plan_point
-from persona_leakage.grid.local import waves
-from persona_leakage.grid.points import Point
 from tests import marker_plans
 from tests.marker_plans import ENVIRONMENTS, bundled, bundled_roster
 from tests.plans import base_model, load_parameters
@@ -148,20 +146,6 @@ def test_another_source_or_seed_is_another_point():
 
     assert len({plan.fingerprint for plan in plans}) == 2 * len(SOURCES)
     assert content(make_plan("villain").stages["converge"]) != content(make_plan("nurse").stages["converge"])
-
-
-def test_a_grid_trains_each_convergence_once_before_the_other_epochs(tmp_path):
-    plans = [make_plan(source, epoch) for source in ("villain", "nurse") for epoch in (0, 2, 4)]
-
-    first, rest = waves([Point(plan, "missing", tmp_path) for plan in plans])
-
-    assert [(one.plan.condition, one.plan.checkpoint) for one in first] == [("villain", 2), ("nurse", 2)]
-    assert sorted((one.plan.condition, one.plan.checkpoint) for one in rest) == [
-        ("nurse", 0),
-        ("nurse", 4),
-        ("villain", 0),
-        ("villain", 4),
-    ]
 
 
 def test_a_point_is_named_with_its_checkpoint_even_at_epoch_0():

@@ -63,6 +63,24 @@ def test_references_come_first_then_one_that_makes_each_shared_stage() -> None:
     ]
 
 
+def test_each_convergence_is_trained_once_before_its_other_epochs() -> None:
+    points = []
+    for source in ("villain", "comedian"):
+        for epoch in (0, 1, 2):
+            stage = _Design(plan_at("convergence", source, epoch)).first_stage
+            points.append(point(source, reference=None, first=stage, epoch=epoch))
+
+    first, rest = waves(points)
+
+    assert [(one.condition, one.checkpoint) for one in first] == [("villain", 1), ("comedian", 1)]
+    assert [(one.condition, one.checkpoint) for one in rest] == [
+        ("villain", 0),
+        ("villain", 2),
+        ("comedian", 0),
+        ("comedian", 2),
+    ]
+
+
 def test_nothing_waits_when_every_point_makes_its_own_stage() -> None:
     points = [point("a", first="one"), point("b", first="other")]
     assert list(waves(points)) == [points]
