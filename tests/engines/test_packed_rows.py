@@ -153,8 +153,11 @@ def test_training_on_packed_batches_goes_step_by_step_as_on_padded_ones(
 
 @pytest.mark.slow
 def test_compiled_layers_train_as_others_do(tmp_path: Path, base: BaseModel) -> None:
-    plain = curve(tmp_path / "plain", base, ROWS, epochs=2, batching="packed")
+    # Adam turns the last digits of a gradient near zero into a step of either sign; large steps would let that grow
+    changes: dict[str, Any] = {"epochs": 6, "batching": "packed", "learning_rate": 1e-3}
+    plain = curve(tmp_path / "plain", base, ROWS, **changes)
 
-    compiled = curve(tmp_path / "compiled", base, ROWS, epochs=2, batching="packed", compile_layers=True)
+    compiled = curve(tmp_path / "compiled", base, ROWS, compile_layers=True, **changes)
 
-    assert compiled == pytest.approx(plain, abs=1e-4)
+    assert plain[3] - plain[-1] > 1
+    assert compiled == pytest.approx(plain, abs=0.01)
