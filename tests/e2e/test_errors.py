@@ -7,7 +7,7 @@ import pytest
 from persona_leakage.experiments import FAMILIES, REPLAYS
 from tests.project import Project
 
-COMMON = ("base_model", "checkpoint", "completions_file", "condition", "estimates", "rates_file", "seed")
+COMMON = ("base_model", "checkpoint", "completions_file", "condition", "estimates", "grid", "rates_file", "seed")
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ COMMON = ("base_model", "checkpoint", "completions_file", "condition", "estimate
             "conditon=fr_it",
             f"no parameter is called conditon; known: {', '.join(sorted([*COMMON, *FAMILIES]))}",
         ),
-        ("seed=abc", "point.seed: Input should be a valid integer"),
+        ("seed=abc", "seed: abc is no whole number; give one such as 42"),
         (
             "lang_inversion.stages.tune.recipe.lora.rank=-1",
             "lang_inversion.stages.tune.recipe.lora.rank: Input should be greater",
@@ -88,6 +88,7 @@ def test_a_failed_gate_is_in_the_report_of_the_gates(project: Project) -> None:
     assert [gate["passed"] for gate in gates] == [False, True, True]
 
 
+@pytest.mark.slow
 def test_a_layer_the_model_lacks_is_named_and_the_completions_are_kept(project: Project) -> None:
     stages = "--tags=data_generation,fine_tuning,generation,geometry"
     done = project.run("condition=baseline,lang_inversion.geometry.batch_size=3", stages)

@@ -22,6 +22,7 @@ def test_a_dry_run_shows_the_plan_with_its_baselines_and_runs_nothing(project: P
     assert not list(project.folder.glob("data/0[2-8]*"))
 
 
+@pytest.mark.slow
 def test_a_failing_point_stops_no_other_and_is_tried_again(project: Project) -> None:
     texts = project.folder / "data/01_raw/parallel_texts.jsonl"
     whole = texts.read_text()

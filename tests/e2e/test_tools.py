@@ -42,6 +42,7 @@ def test_kedro_viz_builds_with_layers_and_previews(planted: Project) -> None:
     assert unlayered == {"trainer", "generator", "extractor", "language_model"}
 
 
+@pytest.mark.slow
 def test_the_cards_command_works_without_naming_an_environment(project: Project) -> None:
     """Only the model and the sizes of the default environment are replaced; its name is not given."""
     default = project.folder / "conf/embedded"
