@@ -61,6 +61,7 @@ ROWS = 4990  # of a lang_inversion condition
 COMPLETION_TOKENS, SPREAD = 190, 0.75  # mean, and standard deviation of the logarithm: 1.15M tokens with the prompts
 DIRECTIVES, SAMPLES = 14, 40
 SAMPLING = Sampling(temperature=1.0, top_p=0.95, max_tokens=256)
+WHOLE = Sampling(temperature=1.0, top_p=1.0, max_tokens=256)
 ADAPTERS = 8
 
 
@@ -204,6 +205,7 @@ def sample_grid(given: argparse.Namespace) -> None:
     generator.generate(base, _prompts(1), 1, SAMPLING, 0)
     figures: dict[str, Any] = {"engine_start_seconds": round(time.perf_counter() - started, 1)}
     figures["base"] = _timed(lambda: generator.generate(base, _prompts(DIRECTIVES), SAMPLES, SAMPLING, 1))
+    figures["base, top_p 1"] = _timed(lambda: generator.generate(base, _prompts(DIRECTIVES), SAMPLES, WHOLE, 1))
     figures["marker_sized"] = _timed(lambda: generator.generate(base, _prompts(111), 36, SAMPLING, 2))
     swaps, samples = [], []
     for stack in stacks:
