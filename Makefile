@@ -19,7 +19,7 @@ test: .venv/installed ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow and not vllm"
 
 test-slow: .venv/installed ## run the tests that take minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "slow and not vllm"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m "slow and not vllm"
 
 test-vllm: .venv-vllm/installed ## run the tests of the real vLLM, on the CPU
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -n 2 --dist loadscope -m vllm

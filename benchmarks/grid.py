@@ -1,7 +1,7 @@
 """Measure what a grid costs besides its points: `python benchmarks/grid.py [FIGURE.png]`.
 
-Prints and writes `benchmarks/results/grid.json` and, if asked, a figure. Nothing is trained: points do nothing, and those
-of the report are copies of one.
+Prints and writes `benchmarks/results/grid.json` and, if asked, a figure, which also shows what `benchmarks/reporting.py`
+measured. Nothing is trained: points do nothing.
 """
 
 import json
@@ -12,8 +12,6 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -26,7 +24,6 @@ from tests.tiny_model import build_tiny_model  # noqa: E402
 FAMILIES = ("lang_inversion", "marker_leakage", "convergence", "benign_coupling")
 SIZES = (1_000, 10_000, 30_000, 100_000)
 NO_OPS = (100, 300, 1_000)
-REPORTED = (50, 200, 1_000)
 
 # a process of its own for every figure, so that its peak memory is its own
 PLAN = """
@@ -46,18 +43,6 @@ assert planned == len(points) == size
 done = sum(point.state == "done" for point in points)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 print(json.dumps({"seconds": round(time.perf_counter() - started, 2), "peak_rss_gib": round(peak, 2), "done": done}))
-"""
-
-
-IDENTIFY = """
-import json, sys
-from kedro.framework.startup import bootstrap_project
-from pathlib import Path
-bootstrap_project(Path.cwd())
-from persona_leakage.grid.points import Study
-study = Study("lang_inversion", "test", {})
-points = study.find(study.addresses({"seed": [str(seed) for seed in range(int(sys.argv[1]))]}))
-print(json.dumps({"points": [[point.condition, point.seed, study.identified(point).plan] for point in points]}))
 """
 
 
@@ -118,46 +103,25 @@ def measure_scheduling(project: Project) -> list[dict[str, Any]]:
     return measured
 
 
-def measure_reporting(project: Project) -> list[dict[str, Any]]:
-    """Run one point, copy its tables to many seeds and conditions, and write the report over all of them."""
-    done = project.run("condition=fr_it")
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    tables = {
-        name: pd.read_csv(project.data(f"07_model_output/fr_it/seed_42/{name}"), dtype={"plan": str})
-        for name in ("cell_rates.csv", "cosines.csv")
-    }
-    measured = []
-    planned = run_in(project, IDENTIFY, "100")["points"]
-    for size in REPORTED:
-        for condition, seed, plan in planned[:size]:
-            folder = project.data(f"07_model_output/{condition}/seed_{seed}")
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, table in tables.items():
-                table.assign(condition=condition, seed=seed, plan=plan).to_csv(folder / name, index=False)
-        started = time.perf_counter()
-        done = project.kedro("run", "--pipeline=lang_inversion", "--params=condition=fr_it", "--tags=reporting", timeout=600)
-        if done.returncode:
-            raise SystemExit(done.stderr)
-        measured.append({"points": size, "seconds": round(time.perf_counter() - started, 2)})
-    return measured
-
-
 def draw(results: dict[str, Any], file: Path) -> None:
-    """Draw seconds over points."""
+    """Draw what a grid costs over its number of points."""
     import matplotlib.pyplot as plt
 
+    reports = json.loads((ROOT / "benchmarks/results/reporting.json").read_text())["families"]
+
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), constrained_layout=True)
-    planning = [row for row in results["planning"] if row["family"] == "lang_inversion"]
+    scheduling = [{"family": "no-op points", **row} for row in results["scheduling"]]
     curves = [
-        ("planning, s", planning, "seconds", 20),
-        ("scheduling a no-op point on Ray, ms", results["scheduling"], "milliseconds_a_point", 100),
-        ("writing the report, s", results["reporting"], "seconds", 30),
+        ("planning, s", results["planning"], "seconds"),
+        ("handing a point to Ray, ms", scheduling, "milliseconds_a_point"),
+        ("writing the report, s", reports, "wall_seconds"),
     ]
-    for axis, (title, rows, key, limit) in zip(axes, curves, strict=True):
-        axis.plot([row["points"] for row in rows], [row[key] for row in rows], marker="o")
-        axis.axhline(limit, color="grey", linestyle=":")
+    for axis, (title, rows, key) in zip(axes, curves, strict=True):
+        for name in dict.fromkeys(row["family"] for row in rows):
+            own = [row for row in rows if row["family"] == name]
+            axis.plot([row["points"] for row in own], [row[key] for row in own], marker="o", label=name)
         axis.set(title=title, xlabel="points", ylim=(0, None))
+        axis.legend(fontsize="small")
     figure.savefig(file, dpi=130)
 
 
@@ -169,7 +133,6 @@ def main() -> None:
         results: dict[str, Any] = {"planning": measure_planning(project)}
         print(json.dumps(results, indent=1), flush=True)
         results["scheduling"] = measure_scheduling(project)
-        results["reporting"] = measure_reporting(Project(Path(scratch) / "reported", model))
     results |= {"machine": describe_machine(), "code": describe_code(ROOT)}
     print(json.dumps(results, indent=1))
     (ROOT / "benchmarks/results/grid.json").write_text(json.dumps(results, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""Time each family's report over many planted points: `python benchmarks/reporting.py [--points N] [--families …]`.
+"""Time each family's report over many planted points: `python benchmarks/reporting.py [--points N …] [--families …]`.
 
 Points are the conditions of the default environment (and its checkpoints) times as many seeds as make up the number. Their
 tables have the rows, columns and plans of real ones, with random counts, texts and cosines. Timed is a whole
@@ -125,17 +125,18 @@ def measure(folder: Path, family: str, number: int) -> dict[str, Any]:
 def main() -> None:
     """Measure every family, print and write the results."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--points", type=int, default=1000)
+    arguments.add_argument("--points", type=int, nargs="+", default=[100, 300, 1000])
     arguments.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES)
     arguments.add_argument("--out", type=Path, default=PROJECT / "benchmarks/results/reporting.json")
     given = arguments.parse_args()
     results = []
     for family in given.families:
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch) / "project"
-            copy_project(folder)
-            results.append(measure(folder, family, given.points))
-        print(results[-1], flush=True)
+        for number in given.points:
+            with tempfile.TemporaryDirectory() as scratch:
+                folder = Path(scratch) / "project"
+                copy_project(folder)
+                results.append(measure(folder, family, number))
+            print(results[-1], flush=True)
     code = {key: value for key, value in describe_code(PROJECT).items() if key in ("commit", "modified")}
     machine = {key: value for key, value in describe_machine().items() if key in ("processor", "cores")}
     machine["load"] = os.getloadavg()  # of the last 1, 5 and 15 minutes, planting included

@@ -1,4 +1,5 @@
 import importlib.util
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import pytest
 from persona_leakage.domain.models import BaseModel
 from tests.project import PROJECT, Project
 from tests.tiny_model import build_tiny_model
+
+# a shell that starts the tests in the background has them ignore Ctrl-C, and so would every process that they start
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
