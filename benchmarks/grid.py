@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -103,6 +105,31 @@ def measure_scheduling(project: Project) -> list[dict[str, Any]]:
     return measured
 
 
+def measure_sharing(folder: Path, model: Path) -> list[dict[str, Any]]:
+    """Compute six points of the tests' size one after the other on Ray, each in a process of its own, or all in one actor."""
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    axes = ["--axes", "condition=baseline,fr_it", "seed=1,2,3"]
+    measured = []
+    for keep in (False, True):
+        project = Project(folder / str(keep), model)
+        started = time.perf_counter()
+        options = ["--launcher", "ray", "--jobs", "1", *(["--keep-engines"] if keep else [])]
+        done = project.kedro("grid", "lang_inversion", *options, *axes, timeout=600)
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        runs = pd.read_csv(project.data("08_reporting/runs.csv"))
+        assert len(runs) == 6
+        measured.append(
+            {
+                "keep_engines": keep,
+                "points": len(runs),
+                "wall_seconds": round(time.perf_counter() - started, 1),
+                "seconds_in_points": round(float(runs["seconds"].sum()), 1),
+            }
+        )
+    return measured
+
+
 def draw(results: dict[str, Any], file: Path) -> None:
     """Draw what a grid costs over its number of points."""
     import matplotlib.pyplot as plt
@@ -133,6 +160,7 @@ def main() -> None:
         results: dict[str, Any] = {"planning": measure_planning(project)}
         print(json.dumps(results, indent=1), flush=True)
         results["scheduling"] = measure_scheduling(project)
+        results["sharing"] = measure_sharing(Path(scratch), model)
     results |= {"machine": describe_machine(), "code": describe_code(ROOT)}
     print(json.dumps(results, indent=1))
     (ROOT / "benchmarks/results/grid.json").write_text(json.dumps(results, indent=1) + "\n")
