@@ -135,12 +135,13 @@ def gather_points(
         return family.plan(condition, seed, base_model, roster)
 
     rates = gather(cell_rates, plan_of, annotated)
-    sources = rates["source"].dropna().unique()
+    sources, rated = rates["source"].dropna().unique(), rates["persona"].unique()
 
     def with_a_source(table: pd.DataFrame, now: Plan | None) -> pd.DataFrame:
         own = expect(now.scoring, MarkerScoring).source if now else None
         wanted = sources if own is None else [own]  # others are compared with what is not trained
-        return table[table["one"].isin(wanted) | table["other"].isin(wanted)]
+        pairs = table[table["one"].isin(wanted) | table["other"].isin(wanted)]
+        return pairs[pairs["one"].isin(rated) & pairs["other"].isin(rated)]  # the point's own table has all
 
     tables = (rates, gather(cosines, plan_of, with_a_source), gather(texts, plan_of, unannotated))
     return tuple(conditions_in_order(table, family.conditions) for table in tables)  # type: ignore[return-value]

@@ -1,7 +1,6 @@
 """Points (condition x seed [x checkpoint]) against the parameters: what a point should be, and which saved ones still are."""
 
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pandas as pd
@@ -56,23 +55,21 @@ def gather(
         parameters than now) and those of `annotate`.
     """
 
-    def compared(load: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    tables = []
+    for _, load in sorted(partitions.items()):
         table = load()
-        if table.empty:
-            return table
-        first = table.iloc[0]
-        point: dict[str, str | int] = {"condition": str(first["condition"]), "seed": int(first["seed"])}
-        if "checkpoint" in table:
-            point["checkpoint"] = int(first["checkpoint"])
-        try:
-            now = plan_of(**point)
-        except UserError:
-            now = None
-        stale = now is None or now.fingerprint != first["plan"]
-        return annotate(table.assign(reference=now.reference if now else None, stale=stale), now)
-
-    with ThreadPoolExecutor() as pool:  # parsing a table leaves the interpreter to the others
-        tables = list(pool.map(compared, [load for _, load in sorted(partitions.items())]))
+        if not table.empty:
+            first = table.iloc[0]
+            point: dict[str, str | int] = {"condition": str(first["condition"]), "seed": int(first["seed"])}
+            if "checkpoint" in table:
+                point["checkpoint"] = int(first["checkpoint"])
+            try:
+                now = plan_of(**point)
+            except UserError:
+                now = None
+            stale = now is None or now.fingerprint != first["plan"]
+            table = annotate(table, now).assign(reference=now.reference if now else None, stale=stale)
+        tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
 
