@@ -54,7 +54,6 @@ def gather(
         All rows with the further columns reference (condition to compare with, if any), stale (the point ran under other
         parameters than now) and those of `annotate`.
     """
-
     tables = []
     for _, load in sorted(partitions.items()):
         table = load()
