@@ -2,7 +2,6 @@
 
 import datetime
 import hashlib
-import importlib.metadata
 import os
 import platform
 import resource
@@ -10,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from persona_leakage.packages import installed_version
 
 PACKAGES = (
     "torch",
@@ -54,7 +55,7 @@ def describe_code(project: Path) -> dict[str, Any]:
         "commit": _git(project, "rev-parse", "HEAD") or os.environ.get("PERSONA_LEAKAGE_COMMIT"),
         "modified": bool(_git(project, "status", "--porcelain", "--untracked-files=no")),
         "requirements_lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: installed_version(name) for name in PACKAGES},
         "python": platform.python_version(),
     }
 
@@ -79,13 +80,6 @@ def _git(project: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _processor() -> str:

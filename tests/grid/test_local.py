@@ -9,8 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from persona_leakage.grid.launch import Processes
+from persona_leakage.grid.launch import Processes, Work, compute_apart
 from persona_leakage.grid.local import job_environments, visible_gpus
+from persona_leakage.grid.points import Point
 
 GPU, SHARE = "CUDA_VISIBLE_DEVICES", "PERSONA_LEAKAGE_POINTS_AT_ONCE"
 
@@ -64,6 +65,14 @@ def test_stopping_ends_what_runs_and_starts_nothing_more(tmp_path: Path) -> None
     run("second")
     assert status == [-15, -15]
     assert not (tmp_path / "second").exists()
+
+
+def test_a_point_that_fails_without_a_word_is_told_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Work, "command", lambda work, point: ["false"])
+    point = Point("lang_inversion", "fr_it", 1, None, None, None, str(tmp_path), "missing", None, "plan")
+    outcome = compute_apart(point, Work(None, None, {}), Processes(), {})
+    assert outcome.failed
+    assert outcome.tail == ("it failed and said nothing",)
 
 
 def test_a_points_process_does_not_outlive_the_one_that_started_it(tmp_path: Path) -> None:

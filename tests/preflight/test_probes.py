@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from persona_leakage.packages import installed_version, package_requirements
 from persona_leakage.preflight import probes
 
 SHA = "a" * 40
@@ -114,8 +115,8 @@ def test_versions_come_from_the_projects_file_with_its_extra(tmp_path: Path) -> 
     assert str(probes.required_versions(tmp_path, "vllm")["vllm"]) == "==0.32.0"
     (tmp_path / "pyproject.toml").write_text("[tool.kedro]\n")  # beside an installed wheel
     assert "torch" in probes.required_versions(tmp_path, "")
-    assert probes.package_requirements("no-such-package") == {}
-    assert probes.installed_version("no-such-package") is None
+    assert package_requirements("no-such-package") == {}
+    assert installed_version("no-such-package") is None
 
 
 def test_a_folder_that_does_not_exist_yet_is_judged_by_what_it_would_lie_in(tmp_path: Path) -> None:

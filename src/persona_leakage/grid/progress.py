@@ -108,7 +108,7 @@ class Progress:
         self._tokens += outcome.tokens
         if not outcome.failed:
             self._taken.append(outcome.seconds)
-        end = f"FAILED: {outcome.tail[-1]}" if outcome.failed and outcome.tail else "FAILED" if outcome.failed else "done"
+        end = f"FAILED: {outcome.tail[-1]}" if outcome.failed else "done"
         self._console.print(f"{outcome.point.name}: {end}", markup=False, highlight=False, soft_wrap=True)
 
     def _table(self) -> Table:

@@ -81,6 +81,7 @@ def read_record(folder: str) -> list[Entry]:
     return runs
 
 
+@cache
 def point_stages(family: str) -> tuple[str, ...]:
     """Name the stage tags that compute a point; reporting is over all points and not one of them."""
     tags = {tag for node in family_module(family).create_pipeline().nodes for tag in node.tags}

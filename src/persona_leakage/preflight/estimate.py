@@ -1,5 +1,6 @@
 """What a grid takes, counted from its plans alone: work by stage, seconds, dollars, memory and disk."""
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -102,6 +103,11 @@ class Span(NamedTuple):
 NOTHING = Span(0, 0)
 
 
+def added(spans: Iterable[Span]) -> Span:
+    """Add both ends of all."""
+    return functools.reduce(Span.plus, spans, NOTHING)
+
+
 class Work(NamedTuple):
     """One piece of work, or several of a kind added up.
 
@@ -179,9 +185,9 @@ def point_work(plan: Plan, estimates: Estimates, available: Mapping[str, int]) -
             continue
         identity = fingerprint(stack, data, recipe, plan.seed if stage.seed is None else stage.seed)
         parts = _training_rows(data, rows, recipe.max_length, estimates)
-        tokens = NOTHING
-        for count, row in parts:
-            tokens = tokens.plus(Span(*(min(length, recipe.max_length) for length in row)).times(count * recipe.epochs))
+        tokens = added(
+            Span(*(min(length, recipe.max_length) for length in row)).times(count * recipe.epochs) for count, row in parts
+        )
         ranks = recipe.lora.rank * (len(recipe.checkpoints) + 1)
         count = sum(count for count, _ in parts)
         found[identity] = Work("fine_tuning", f"training of {name}", "rows", count, tokens, ranks=ranks)

@@ -9,14 +9,15 @@ from rich.console import Console
 from rich.table import Table
 
 from persona_leakage.domain.models import BaseModel
+from persona_leakage.packages import installed_version, package_requirements
 from persona_leakage.preflight import checks, probes
 from persona_leakage.preflight.checks import Check
 from persona_leakage.preflight.estimate import (
-    NOTHING,
     Cost,
     Estimates,
     Planned,
     Span,
+    added,
     added_up,
     cost,
     disk_gib,
@@ -159,11 +160,11 @@ def _packages(project: Path, engine: str) -> list[Check]:
     """Check the packages that compute; vLLM where it samples, and then also what vLLM itself asks for."""
     samples_with_vllm = engine == "vllm_generator"
     own = probes.required_versions(project, "vllm" if samples_with_vllm else "")
-    vllm = probes.package_requirements("vllm") if samples_with_vllm else {}
+    vllm = package_requirements("vllm") if samples_with_vllm else {}
     found = []
     for name in (*_PACKAGES, *(["vllm"] if samples_with_vllm else [])):
         asked = {who: versions[name] for who, versions in (("the project", own), ("vLLM", vllm)) if name in versions}
-        found.append(checks.check_package(name, probes.installed_version(name), asked))
+        found.append(checks.check_package(name, installed_version(name), asked))
     if not samples_with_vllm:
         found.append(Check("vllm", "not needed", "transformers samples the completions"))
     return found
@@ -174,7 +175,7 @@ def _base_model(base: BaseModel) -> tuple[Check, float]:
         hub = probes.ask_hub("model", base.name, base.revision)
         return checks.check_hub_model(base, hub, probes.cached_files(base.name, base.revision))
     if base.source == "package":
-        return checks.check_package_model(base, probes.installed_version(base.name)), 0.0
+        return checks.check_package_model(base, installed_version(base.name)), 0.0
     folder = Path(base.name)
     return checks.check_folder_model(base, [file.name for file in folder.iterdir()] if folder.is_dir() else []), 0.0
 
@@ -212,14 +213,14 @@ def _cost_table(examination: Examination) -> Table:
         table.add_row("", "starting engines", f"{points - done} processes", "", _time(seconds), "")
     table.add_section()
     paid = [one.dollars for one in examination.costs if one.work.model is not None and one.dollars is not None]
-    table.add_row("", "together", "", "", _time(total_seconds(examination)), _money(_sum(paid)) if paid else "")
+    table.add_row("", "together", "", "", _time(total_seconds(examination)), _money(added(paid)) if paid else "")
     return table
 
 
 def total_seconds(examination: Examination) -> Span:
     """Add up what has a time: one point after the other, every one in a process of its own."""
     known = [one.seconds for one in examination.costs if one.seconds is not None]
-    return _sum([*known, Span(examination.start_seconds, examination.start_seconds)])
+    return added([*known, Span(examination.start_seconds, examination.start_seconds)])
 
 
 def _remarks(examination: Examination) -> list[str]:
@@ -230,13 +231,6 @@ def _remarks(examination: Examination) -> list[str]:
         named = ", ".join(dict.fromkeys(str(work.model) for work in unpriced))
         lines.append(f"The dollars leave out {sum(work.number for work in unpriced):,} calls of {named}: no price is set.")
     return lines
-
-
-def _sum(spans: Iterable[Span]) -> Span:
-    total = NOTHING
-    for span in spans:
-        total = total.plus(span)
-    return total
 
 
 def _between(span: Span, said: Any) -> str:

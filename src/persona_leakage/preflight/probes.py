@@ -1,19 +1,19 @@
 """Look at machine, packages, hub and disk, without waiting long, loading a model or importing torch."""
 
-import importlib.metadata
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Thread
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+
+from persona_leakage.packages import package_requirements, read_requirements
 
 T = TypeVar("T")
 
@@ -76,33 +76,12 @@ def available_memory_gib() -> float | None:
     return kib[0] / 2**20 if kib else None
 
 
-def installed_version(package: str) -> str | None:
-    """Look up an installed package; None without it."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def required_versions(project: Path, extra: str) -> dict[str, SpecifierSet]:
     """Read which versions the project asks for, with one of its extras: from its pyproject.toml or, installed, its metadata."""
     table = tomllib.loads((project / "pyproject.toml").read_text()).get("project", {})
     if "dependencies" in table:
-        return _specifiers([*table["dependencies"], *table.get("optional-dependencies", {}).get(extra, [])], extra)
+        return read_requirements([*table["dependencies"], *table.get("optional-dependencies", {}).get(extra, [])], extra)
     return package_requirements("persona_leakage", extra)
-
-
-def package_requirements(package: str, extra: str = "") -> dict[str, SpecifierSet]:
-    """Read which versions an installed package asks for; nothing without it."""
-    try:
-        return _specifiers(importlib.metadata.requires(package) or [], extra)
-    except importlib.metadata.PackageNotFoundError:
-        return {}
-
-
-def _specifiers(lines: Iterable[str], extra: str) -> dict[str, SpecifierSet]:
-    asked = [Requirement(line) for line in lines]
-    return {one.name.lower(): one.specifier for one in asked if one.marker is None or one.marker.evaluate({"extra": extra})}
 
 
 def ask_hub(kind: Literal["model", "dataset"], repository: str, revision: str, endpoint: str | None = None) -> OnHub:
