@@ -1,6 +1,5 @@
 """Label completions and turn the labels into rates."""
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, TypedDict
@@ -20,12 +19,12 @@ ALL_PHRASINGS = "all"
 class Agreement(TypedDict):
     """How far the cross-check agrees with the primary label.
 
-    `confusion` is primary label → cross-check label → rows; `kappa` is Cohen's, NaN with a single label.
+    `confusion` is primary label → cross-check label → rows; `kappa` is Cohen's, None with a single label.
     """
 
     n: int
     agree: int
-    kappa: float
+    kappa: float | None
     mixed: int
     confusion: dict[str, dict[str, int]]
 
@@ -58,7 +57,7 @@ def measure_agreement(labels: Sequence[LabelRow]) -> Agreement:
     return {
         "n": len(labels),
         "agree": agree,
-        "kappa": math.nan if kappa is None else kappa,
+        "kappa": kappa,
         "mixed": sum(row["mixed"] for row in labels),
         "confusion": confusion,
     }
