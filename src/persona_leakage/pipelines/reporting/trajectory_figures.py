@@ -1,7 +1,9 @@
 """Figures of trajectories. They draw what is in the tables and compute nothing."""
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from persona_leakage.domain.plan import Plan
 from persona_leakage.pipelines.reporting.leakage_figures import note
@@ -9,24 +11,31 @@ from persona_leakage.pipelines.reporting.trajectories import pool_trajectory_see
 
 
 def draw_trajectories(trajectories: pd.DataFrame, plan: Plan) -> Figure:
-    """Draw leakage to the pulled persona above, and its cosine to the source below, over the epochs; seeds pooled."""
+    """Draw leakage to the pulled persona above, and its cosine to the source below, over the epochs; seeds pooled.
+
+    At an epoch the rates of the conditions stand beside each other, so that their intervals can be told apart.
+    """
     if trajectories.empty:
         return note("no checkpoint has run")
     pooled = pool_trajectory_seeds(trajectories)
     column = f"cosine_l{plan.geometry.headline_layer}"
     figure = Figure(figsize=(8, 7))
     above, below = figure.subplots(2, 1, sharex=True)
-    for place, (condition, group) in enumerate(pooled.groupby("condition", sort=False)):
-        color = f"C{place % 10}"
-        above.plot(group["checkpoint"], group["rate"] * 100, "o-", ms=4, color=color, label=condition)
-        above.fill_between(group["checkpoint"], group["low"] * 100, group["high"] * 100, color=color, alpha=0.12, lw=0)
-        above.plot(group["checkpoint"], group["source_rate"] * 100, ":", lw=0.9, color=color)
+    conditions = pooled.groupby("condition", sort=False)
+    gaps = np.diff(np.unique(pooled["checkpoint"]))
+    apart = 0.5 * min(gaps, default=1) / len(conditions)
+    for place, (condition, group) in enumerate(conditions):
+        color, at = f"C{place % 10}", group["checkpoint"] + (place - (len(conditions) - 1) / 2) * apart
+        above.plot(at, group["rate"] * 100, "o-", ms=4, color=color, label=condition)
+        above.vlines(at, group["low"] * 100, group["high"] * 100, color=color, alpha=0.5, lw=1)
+        above.plot(at, group["source_rate"] * 100, ":", lw=0.9, color=color)
         if column in group:
             below.plot(group["checkpoint"], group[column], "o-", ms=4, color=color)
     above.set_ylabel(f"marker leakage to {pooled['pulled'].iloc[0]}, %\n(dotted: the source's own rate)")
     above.set_ylim(-3, 103)
     below.set_ylabel(f"cosine to the source, layer {plan.geometry.headline_layer}")
     below.set_xlabel("epochs of pulling")
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
     below.axhline(0, color="#bbbbbb", lw=0.8, zorder=0)
     for axes in (above, below):
         axes.spines[["top", "right"]].set_visible(False)
