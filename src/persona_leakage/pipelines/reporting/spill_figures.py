@@ -51,7 +51,7 @@ def draw_spill_matrix(spill: pd.DataFrame, plan: Plan) -> Figure:
     axes.set_xlabel("directive language")
     axes.set_title(
         "Contamination: completions in the trained completion language, %\n"
-        "(95% interval below; T trained directive, O own language)",
+        "(within-run Wilson 95% interval below; T trained directive, O own language)",
         fontsize=10,
     )
     figure.colorbar(image, ax=axes, fraction=0.03, label="%")
