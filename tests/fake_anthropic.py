@@ -11,6 +11,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -91,7 +92,7 @@ class FakeAnthropic:
         self._forgotten = 0
         self._planned: dict[Endpoint, list[Fault]] = {"messages": [], "create": [], "retrieve": [], "results": []}
         self._draw = random.Random(seed)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._events: list[dict[str, Any]] = []
         api = self
 
@@ -129,6 +130,10 @@ class FakeAnthropic:
     def asked(self) -> Counter[str]:
         """Count how often each prompt was asked live, failures included."""
         return Counter(event["prompt"] for event in self.events("request", "messages"))
+
+    def handing_over(self) -> AbstractContextManager[object]:
+        """Keep readers of the events waiting while an answer is sent: who has it finds it billed."""
+        return self._lock
 
     def record(self, what: str, **facts: Any) -> None:
         with self._lock:
@@ -310,10 +315,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self._hangs_up_within(0):
             self.close_connection = True
             return
-        self._send(200, text.encode(), kind="application/x-jsonl" if endpoint == "results" else "application/json")
-        for params, message in bills:
-            api.bill(params, message)
-        api.record("reply", endpoint=endpoint, status=200, fault=fault)
+        with api.handing_over():
+            self._send(200, text.encode(), kind="application/x-jsonl" if endpoint == "results" else "application/json")
+            for params, message in bills:
+                api.bill(params, message)
+            api.record("reply", endpoint=endpoint, status=200, fault=fault)
 
     def _spoil(self, text: str, fault: Fault | None) -> bool:
         """Send half of a body, or another one, where the fault is that."""

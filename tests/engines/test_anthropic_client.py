@@ -224,6 +224,7 @@ def test_a_run_killed_at_any_moment_pays_twice_at_most_for_the_answers_in_flight
 
 def test_the_log_of_the_api_can_be_read_after_a_kill(api: FakeAnthropic, folder: Path) -> None:
     claude(api, folder).ask(questions(rows(3)), "judge")
+    assert api.billed == once(rows(3))
 
     events = [json.loads(line) for line in api.log.read_text().splitlines()]
 
