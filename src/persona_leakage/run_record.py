@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from persona_leakage.packages import installed_version
+from persona_leakage.domain.packages import installed_version
 
 PACKAGES = (
     "torch",

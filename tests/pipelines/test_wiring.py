@@ -53,7 +53,7 @@ def test_no_family_is_named_in_the_stage_pipelines() -> None:
     [
         ("domain", {"domain"}),
         ("pipelines", {"domain", "pipelines"}),
-        ("engines", {"domain", "engines", "packages"}),
+        ("engines", {"domain", "engines"}),
         ("datasets", {"domain", "datasets", "engines"}),
         ("experiments", {"domain", "pipelines", "experiments"}),
     ],

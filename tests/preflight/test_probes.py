@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from persona_leakage.packages import installed_version, package_requirements
+from persona_leakage.domain.packages import installed_version, package_requirements
 from persona_leakage.preflight import probes
 
 SHA = "a" * 40

@@ -1,1 +1,1 @@
-"""Frozen value types of the study; this package imports nothing else of the project."""
+"""What all else stands on: frozen value types of the study, errors, packages. It imports nothing else of the project."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import fingerprint
 from persona_leakage.domain.models import Adapter, BaseModel, ModelStack
+from persona_leakage.domain.packages import installed_version, package_requirements
 from persona_leakage.domain.protocols import POINTS_AT_ONCE
 from persona_leakage.domain.rows import CompletionRow, PromptRow
 from persona_leakage.domain.sampling import Sampling
@@ -20,7 +21,6 @@ from persona_leakage.engines.adapter_folder import CONFIG, require_trained_on
 from persona_leakage.engines.base_model import chat_ids, load_merged, load_tokenizer, pick_device, weights_folder
 from persona_leakage.engines.completion_rows import completion_rows, entry_key, sampling_progress
 from persona_leakage.engines.journal import Journal
-from persona_leakage.packages import installed_version, package_requirements
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

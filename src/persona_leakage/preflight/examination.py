@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from persona_leakage.domain.models import BaseModel
-from persona_leakage.packages import installed_version, package_requirements
+from persona_leakage.domain.packages import installed_version, package_requirements
 from persona_leakage.preflight import checks, probes
 from persona_leakage.preflight.checks import Check
 from persona_leakage.preflight.estimate import (

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from packaging.specifiers import SpecifierSet
 
-from persona_leakage.packages import package_requirements, read_requirements
+from persona_leakage.domain.packages import package_requirements, read_requirements
 
 T = TypeVar("T")
 
