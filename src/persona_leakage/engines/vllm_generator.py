@@ -27,7 +27,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_GRAPH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
+# a batch is padded to the next of these, so they lie close together
+_GRAPH_SIZES = (
+    *(1, 2, 4, 8, 16),
+    *range(32, 128, 16),
+    *range(128, 256, 32),
+    *range(256, 1024, 64),
+    *range(1024, 2048, 128),
+    *range(2048, 4097, 512),
+)
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # vLLM makes room for one of these
 _FLUSH_ROWS = 1000
 
