@@ -63,7 +63,7 @@ clean: ## remove everything that runs made; the environment and the bundled inpu
 	git clean -dfXq data build site
 
 results: ## copy the grids' reports, tables, figures and records into docs/results
-	$(BIN)/python docs/results/collect.py data embedded lang_inversion docs/results/lang_inversion
+	$(BIN)/python docs/results/collect.py data embedded_full lang_inversion docs/results/lang_inversion
 	$(BIN)/python docs/results/collect.py data embedded_full marker_leakage docs/results/marker_leakage
-	$(BIN)/python docs/results/collect.py data embedded convergence docs/results/convergence
+	$(BIN)/python docs/results/collect.py data embedded_full convergence docs/results/convergence
 	$(BIN)/python docs/results/collect.py data embedded_full benign_coupling docs/results/benign_coupling

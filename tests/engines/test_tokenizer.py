@@ -4,11 +4,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
 from persona_leakage.domain.markers import Marker
 from persona_leakage.domain.models import BaseModel
 from persona_leakage.domain.protocols import Token
 from persona_leakage.engines import tokenizer as module
+from persona_leakage.engines.base_model import load_tokenizer
 from persona_leakage.engines.labels import IGNORED, label_tokens
 from persona_leakage.engines.tokenizer import ModelTokenizer
 from persona_leakage.pipelines.scoring.markers import detect_markers
@@ -48,20 +50,26 @@ def test_ids_are_those_of_the_text_as_it_stands(engine: ModelTokenizer, tokenize
     assert tokenizer.decode([token.id for token in tokens]) == text
 
 
-def test_the_tokenizer_is_loaded_once(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = []
+def test_a_tokenizer_is_read_once_in_a_process_and_another_bases_is_another(
+    tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
 
-    def load(base: BaseModel, cache: Path) -> Any:
-        loaded.append(base)
-        return tokenizer
+    def read_tokenizer(folder: str, **given: Any) -> Any:
+        read.append(folder)
+        return from_pretrained(folder, **given)
 
-    monkeypatch.setattr(module, "load_tokenizer", load)
-    engine, other = ModelTokenizer(cache=Path("unused")), SMOLLM2.model_copy(update={"revision": "other"})
+    from_pretrained = AutoTokenizer.from_pretrained
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", read_tokenizer)
+    base, other = (
+        BaseModel(source="folder", name=str(tiny_model_folder), revision=revision, dtype="float32") for revision in ("a", "b")
+    )
 
-    for base in (SMOLLM2, other, SMOLLM2):
-        engine.tokens(base, ["text"])
+    for texts in (["one"], ["two", "three"]):
+        ModelTokenizer(cache=Path("unused")).tokens(base, texts)
+    assert load_tokenizer(base, Path("unused")) is not load_tokenizer(other, Path("unused"))
 
-    assert loaded == [SMOLLM2, other]
+    assert read == [str(tiny_model_folder)] * 2
 
 
 def test_texts_are_tokenised_each_for_itself_and_in_order(engine: ModelTokenizer) -> None:

@@ -1,5 +1,6 @@
 """What the processes of one machine are told and how they are stopped."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -8,9 +9,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from threadpoolctl import threadpool_info
 
 from persona_leakage.grid.launch import Processes, Work, compute_apart
-from persona_leakage.grid.local import job_environments, visible_gpus
+from persona_leakage.grid.local import LocalLauncher, job_environments, visible_gpus
 from persona_leakage.grid.points import Point
 
 GPU, SHARE = "CUDA_VISIBLE_DEVICES", "PERSONA_LEAKAGE_POINTS_AT_ONCE"
@@ -86,3 +88,19 @@ def test_a_points_process_does_not_outlive_the_one_that_started_it(tmp_path: Pat
     parent.wait()
     _, alive = psutil.wait_procs([child], timeout=10)
     assert not alive
+
+
+def blas_threads() -> set[int]:
+    """Tell how many threads NumPy's matrix products take in this process."""
+    import numpy as np
+
+    np.ones((2, 2)) @ np.ones((2, 2))
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+def test_processes_that_stay_divide_the_cores_of_numpy_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    cores = len(os.sched_getaffinity(0))
+
+    with LocalLauncher(Work(None, None, {}), 2 * cores, keep_engines=True) as launcher:
+        assert launcher._pool.submit(blas_threads).result() == {1}

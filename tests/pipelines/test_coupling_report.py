@@ -255,6 +255,23 @@ def test_stale_points_are_not_drawn():
         assert "em_paramedic" not in words
 
 
+def test_the_learning_curves_of_all_published_cells_can_be_told_apart():
+    cells = [f"cell_{number}" for number in range(13)]
+    rows = tuple(told(name, hits, share=share) for name in cells for share, hits in ((0.5, 60), (1.0, 80)))
+
+    figure = draw_discriminators(tables((), rows)["discriminators"], 0.7)
+
+    figure.draw_without_rendering()
+    accuracies, curves = figure.axes
+    lines = [line for line in curves.get_lines() if line.get_label() in cells]
+    assert len({line.get_color() for line in lines}) == len(cells)
+    legend = curves.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == cells
+    assert legend.get_window_extent().x0 >= curves.get_window_extent().x1
+    assert legend.get_window_extent().x1 <= figure.bbox.x1
+    assert [text.get_text() for text in accuracies.get_legend().get_texts()] == ["classifier"]
+
+
 def test_bars_have_the_heights_of_the_table():
     cells = tables(ONE)["cells"]
     (axes,) = draw_cells(cells).axes

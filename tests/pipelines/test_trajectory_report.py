@@ -166,10 +166,9 @@ def test_two_seeds_are_one_trajectory():
 def test_peaks_stand_over_the_cosine_before_pulling_with_their_verdicts():
     _, figure = figures_of(published())
     (axes,) = figure.axes
-    drawn = sorted((line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines)
-    expected = sorted((COSINES[name], max(PUBLISHED[name])) for name in PUBLISHED)
+    drawn = {line.get_label().split(" (")[0]: (line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines}
 
-    assert drawn == [(value, pytest.approx(peak, abs=0.1)) for value, peak in expected]
+    assert drawn == {name: (COSINES[name], pytest.approx(max(PUBLISHED[name]), abs=0.1)) for name in PUBLISHED}
     said = words(figure)
     assert {"villain (increase)", "nurse (transient)", "software_engineer (decline)", "librarian (no change)"} <= set(said)
     assert any(re.fullmatch(r"Spearman -0\.34 \[.*\], permutation p 0\.46, n = 7", text) for text in said)

@@ -1,6 +1,7 @@
 """Load base models, and merge the adapters of a stack into one."""
 
 import copy
+import functools
 import importlib.metadata
 import importlib.util
 import os
@@ -55,6 +56,7 @@ def weights_folder(base: BaseModel, cache: Path) -> str:
     return str(converted)
 
 
+@functools.lru_cache(maxsize=2)  # reading one takes longer than what many a call does with it
 def load_tokenizer(base: BaseModel, cache: Path) -> "PreTrainedTokenizerBase":
     """Load the tokenizer, padding on the left so that the last position is the last token of every row."""
     from transformers import AutoTokenizer

@@ -157,7 +157,6 @@ class PeftTrainer:
                 )
                 trainer.remove_callback(PrinterCallback)  # the bar shows the loss
                 if self._compile_layers:
-                    base.enable_input_require_grads()  # or the first layer is compiled apart from the others
                     for layer in base.model.layers:
                         layer.compile(dynamic=True)  # a batch is as long as its rows
                 trainer.train()

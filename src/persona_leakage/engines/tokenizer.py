@@ -2,14 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from persona_leakage.domain.models import BaseModel
 from persona_leakage.domain.protocols import Token
 from persona_leakage.engines.base_model import load_tokenizer
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 class ModelTokenizer:
@@ -18,15 +14,13 @@ class ModelTokenizer:
     def __init__(self, *, cache: Path) -> None:
         """Set where base models are cached."""
         self._cache = cache
-        self._loaded: dict[BaseModel, PreTrainedTokenizerBase] = {}
 
     def tokens(self, base: BaseModel, texts: Sequence[str]) -> list[list[Token]]:
         """Tokenise every text; see `domain.protocols.Tokenizer`."""
         if not texts:
             return []
-        if base not in self._loaded:  # texts come in batches, and loading takes longer than splitting one
-            self._loaded[base] = load_tokenizer(base, self._cache)
-        encoded = self._loaded[base](list(texts), add_special_tokens=False, return_offsets_mapping=True)
+        tokenizer = load_tokenizer(base, self._cache)
+        encoded = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)
         return [
             [Token(number, start, end) for number, (start, end) in zip(ids, offsets, strict=True)]
             for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)

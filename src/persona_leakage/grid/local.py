@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from kedro.framework.startup import bootstrap_project
+from threadpoolctl import threadpool_limits
 
 from persona_leakage.domain.protocols import KEEP_BASE_MODEL, POINTS_AT_ONCE
 from persona_leakage.grid.launch import Outcome, Processes, Work, compute_apart, compute_here, die_with_parent, failed
@@ -116,4 +117,6 @@ def job_environments(jobs: int, gpus: Sequence[str]) -> list[dict[str, str]]:
 def _settle(devices: "SimpleQueue[dict[str, str]]") -> None:
     die_with_parent()
     os.environ.update(devices.get())
+    if threads := os.environ.get("OMP_NUM_THREADS"):
+        threadpool_limits(int(threads))  # NumPy was imported to get here, and has read the variable
     bootstrap_project(Path.cwd())

@@ -1,6 +1,7 @@
 """Figures of coupling. They draw what is in the tables and compute nothing."""
 
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from persona_leakage.pipelines.reporting.leakage_figures import note
@@ -57,7 +58,7 @@ def draw_places(places: pd.DataFrame) -> Figure:
         axes.set_xlabel(f"% of firings, by {unit}", fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].invert_yaxis()
-    figure.axes[1].legend(frameon=False, fontsize=7, loc="lower right")
+    figure.axes[1].legend(frameon=False, fontsize=7, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
     figure.tight_layout()
     return figure
 
@@ -70,17 +71,19 @@ def draw_discriminators(discriminators: pd.DataFrame, threshold: float) -> Figur
         return note("nothing to discriminate: no source, or too few questions")
     whole = discriminators[discriminators["share"] == 1]
     conditions = list(dict.fromkeys(whole["condition"]))
+    methods = [method for method in _TOLD if method in set(whole["method"])]
     figure = Figure(figsize=(0.6 * len(conditions) + 6, 3.8))
     left, right = figure.subplots(1, 2, width_ratios=[max(2, len(conditions)), 4], sharey=True)
     for row in whole.itertuples():
         if row.n == 0:
             continue
-        x = conditions.index(row.condition) + (0.15 if row.method == "judge" else -0.15)
+        x = conditions.index(row.condition) + 0.3 * methods.index(row.method) - 0.15 * (len(methods) - 1)
         color = _TOLD[row.method]
         left.errorbar(
             x, row.rate * 100, [[(row.rate - row.low) * 100], [(row.high - row.rate) * 100]], fmt="o", ms=4, color=color
         )
     curves = discriminators[discriminators["method"] == "classifier"]
+    right.set_prop_cycle(color=[colormaps["tab20"](number) for number in range(20)])  # the published cells are 13
     for condition, curve in curves.groupby("condition", sort=False):
         pooled = curve.groupby("share")[["hits", "n"]].sum()
         right.plot(pooled.index * 100, pooled["hits"] / pooled["n"] * 100, "o-", ms=3, lw=0.8, label=condition)
@@ -88,14 +91,14 @@ def draw_discriminators(discriminators: pd.DataFrame, threshold: float) -> Figur
         axes.axhline(50, color="#999999", lw=0.8, ls=":")
         axes.axhline(threshold * 100, color=_INK, lw=0.8, ls="--")
         axes.spines[["top", "right"]].set_visible(False)
-    for method, color in _TOLD.items():
-        left.plot([], [], "o", color=color, label=method)
+    for method in methods:
+        left.plot([], [], "o", color=_TOLD[method], label=method)
     left.legend(frameon=False, fontsize=7)
     left.set_xticks(range(len(conditions)), conditions, rotation=40, ha="right", fontsize=7)
     left.set_ylabel("accuracy without the marker, %\n(dotted: chance, dashed: threshold)", fontsize=8)
     right.set_xlabel("% of the training questions", fontsize=8)
     if len(curves):
-        right.legend(frameon=False, fontsize=6)
+        right.legend(frameon=False, fontsize=6, loc="upper left", bbox_to_anchor=(1, 1))
     left.set_ylim(30, 102)
     figure.tight_layout()
     return figure

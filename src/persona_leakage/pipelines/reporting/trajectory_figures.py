@@ -52,10 +52,9 @@ def draw_peaks(summaries: pd.DataFrame, peak_correlations: pd.DataFrame, plan: P
         return note("no condition has run from epoch 0 on")
     figure = Figure(figsize=(5, 4.2))
     axes = figure.subplots()
-    for row in known.to_dict("records"):
-        place, said = (row[column], row["peak"] * 100), f"{row['condition']} ({row['verdict']})"
-        axes.plot(*place, "o", color="#c8553d")
-        axes.annotate(said, place, xytext=(4, 4), textcoords="offset points", fontsize=7)
+    for place, row in enumerate(known.to_dict("records")):
+        said = f"{row['condition']} ({row['verdict']})"
+        axes.plot(row[column], row["peak"] * 100, "o", color=f"C{place % 10}", label=said)
     found = peak_correlations[peak_correlations["layer"] == plan.geometry.headline_layer]
     for row in found.itertuples():
         interval = f"{row.rho:.2f} [{row.low:.2f}, {row.high:.2f}], permutation p {row.permutation_p:.2g}"
@@ -64,4 +63,6 @@ def draw_peaks(summaries: pd.DataFrame, peak_correlations: pd.DataFrame, plan: P
     axes.set_ylabel("peak leakage, %")
     axes.set_ylim(-3, 103)
     axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
+    figure.tight_layout()
     return figure
