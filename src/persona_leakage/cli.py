@@ -25,10 +25,8 @@ if TYPE_CHECKING:
     from persona_leakage.grid.points import Point, Study
     from persona_leakage.grid.progress import Durations
 
-# options of `kedro run` that select a part of the pipeline, or another configuration
-_SLICES = (
-    "conf_source",
-    "config",
+_OTHER_CONFIGURATION = ("conf_source", "config")  # options of `kedro run`
+_SLICES = (  # those that select a part of the pipeline
     "tags",
     "node_names",
     "from_nodes",
@@ -69,10 +67,28 @@ def _run(**options: Any) -> Any:
         if name not in pipelines:
             raise UserError(f"there is no pipeline '{name}'; known: {', '.join(sorted(pipelines))}")
     family = options["pipelines"][0] if len(options["pipelines"]) == 1 else None
-    if family in FAMILIES and not any(options[name] for name in _SLICES):
+    if family in FAMILIES and not any(options[name] for name in _OTHER_CONFIGURATION):
         params = options["params"] or {}
-        options = {**options, "params": {**params, **_run_needed_points(family, options["env"], params)}}
+        if any(options[name] for name in _SLICES):
+            _require_one_point(family, options["env"], params)
+        else:
+            options = {**options, "params": {**params, **_run_needed_points(family, options["env"], params)}}
     return kedro_run.callback(**options)  # type: ignore[misc]
+
+
+def _require_one_point(family: str, env: str | None, params: dict[str, Any]) -> None:
+    """Refuse a part of a pipeline that does not say which checkpoint it is of.
+
+    Raises:
+        UserError: the family has several, and none is named.
+    """
+    from persona_leakage.grid.points import Study
+
+    if len(epochs := Study(family, env, params).checkpoints) > 1:
+        raise UserError(
+            f"a part of {family} runs for one checkpoint: add checkpoint={epochs[-1]} or another of "
+            f"{', '.join(map(str, epochs))} to --params; reports take in all of them"
+        )
 
 
 def _run_needed_points(family: str, env: str | None, params: dict[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,10 @@ BAD: dict[str, tuple[list[str], str]] = {
         ["run", "--pipeline=convergence", "--params", "condition=villain,checkpoint=1.5", "--tags=generation"],
         "checkpoint=1.5 is no whole number",
     ),
+    "a part of the pipeline without a checkpoint": (
+        ["run", "--pipeline=convergence", "--params", "condition=villain", "--tags=reporting"],
+        "a part of convergence runs for one checkpoint: add checkpoint=2 or another of 0, 1, 2 to --params",
+    ),
     "a listed epoch that training does not keep": (
         ["run", "--pipeline=convergence", "--params", "condition=villain,convergence.stages.converge.recipe.checkpoints=[1]"],
         "checkpoints names epoch 2, which stages.converge.recipe.checkpoints does not keep",
