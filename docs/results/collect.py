@@ -12,8 +12,11 @@ reports = data / "08_reporting" / scale / family
 points = target / "points"
 points.mkdir(parents=True, exist_ok=True)
 for file in sorted(reports.iterdir()):
-    if file.suffix in (".csv", ".png", ".md") and file.stat().st_size <= LARGEST:
-        shutil.copy(file, target)
+    if file.suffix in (".csv", ".png", ".md"):
+        if file.stat().st_size <= LARGEST:
+            shutil.copy(file, target)
+        else:
+            print(f"left out: {file} has {file.stat().st_size:,} bytes, more than {LARGEST:,}")
 for record in sorted(reports.glob("*/seed_*/**/run_record.json")):
     point = record.parent.relative_to(reports)
     # a run of the report alone computed nothing of the point
