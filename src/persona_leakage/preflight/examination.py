@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from kedro.framework.session import KedroSession
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from persona_leakage.domain.models import BaseModel
 from persona_leakage.domain.packages import installed_version, package_requirements
@@ -103,13 +104,13 @@ def show(examination: Examination, console: Console | None = None) -> None:
     if not console.is_terminal:
         console = Console(file=console.file, width=_WIDTH, no_color=True, highlight=False)
     table = Table("check", "state", "found", "remedy", title="Checks")
-    for check in examination.checks:
-        state = f"[{_STYLES[check.state]}]{check.state}[/]"
-        table.add_row(check.name, state, check.found, check.remedy)
+    for check in examination.checks:  # as texts: rich takes the [vllm] of a remedy for markup
+        state = Text(check.state, style=_STYLES[check.state])
+        table.add_row(Text(check.name), state, Text(check.found), Text(check.remedy))
     console.print(table)
     console.print(_cost_table(examination))
     for line in _remarks(examination):
-        console.print(line)
+        console.print(line, markup=False)
 
 
 def blocked(examination: Examination) -> list[Check]:
