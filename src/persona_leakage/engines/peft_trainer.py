@@ -37,8 +37,8 @@ class PeftTrainer:
         Args:
             cache: where finished adapters are kept.
             device: `auto`, `cpu` or `cuda`.
-            compile_layers: compile the decoder layers, which takes half a minute and pays for models of billions of
-                parameters.
+            compile_layers: compile the decoder layers, which takes up to a minute once a process and pays for models of
+                billions of parameters.
         """
         self._cache = cache
         self._device = device
