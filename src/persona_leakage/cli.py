@@ -82,8 +82,10 @@ def _require_one_point(family: str, env: str | None, params: dict[str, Any]) -> 
     Raises:
         UserError: the family has several, and none is named.
     """
-    from persona_leakage.grid.points import Study
+    from persona_leakage.grid.points import Study, has_checkpoints
 
+    if "checkpoint" in params or not has_checkpoints(family):
+        return  # without reading the configuration: every point of a grid starts here
     if len(epochs := Study(family, env, params).checkpoints) > 1:
         raise UserError(
             f"a part of {family} runs for one checkpoint: add checkpoint={epochs[-1]} or another of "

@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self
@@ -17,7 +17,10 @@ from typing import NamedTuple, Protocol, Self
 from filelock import FileLock
 from fsspec.core import url_to_fs
 from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+from threadpoolctl import threadpool_limits
 
+from persona_leakage.domain.protocols import KEEP_BASE_MODEL
 from persona_leakage.grid.points import Point
 from persona_leakage.grid.records import last_whole_run, point_stages, read_record, tokens_of
 from persona_leakage.user_message import user_message
@@ -143,6 +146,14 @@ def compute_apart(point: Point, work: Work, processes: Processes, environment: d
         return None if status == 0 else ""
 
     return _computed(point, run)
+
+
+def settle(environment: Mapping[str, str]) -> None:
+    """Make this process ready to compute points in the current folder one after the other, with engines that stay."""
+    os.environ.update({**environment, KEEP_BASE_MODEL: "1"})
+    if threads := environment.get("OMP_NUM_THREADS"):
+        threadpool_limits(int(threads))  # NumPy was imported to get here, and has read the variable
+    bootstrap_project(Path.cwd())
 
 
 def compute_here(point: Point, work: Work) -> Outcome:

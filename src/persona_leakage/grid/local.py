@@ -7,14 +7,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.queues import SimpleQueue
-from pathlib import Path
 from typing import Self
 
-from kedro.framework.startup import bootstrap_project
-from threadpoolctl import threadpool_limits
-
-from persona_leakage.domain.protocols import KEEP_BASE_MODEL, POINTS_AT_ONCE
-from persona_leakage.grid.launch import Outcome, Processes, Work, compute_apart, compute_here, die_with_parent, failed
+from persona_leakage.domain.protocols import POINTS_AT_ONCE
+from persona_leakage.grid.launch import Outcome, Processes, Work, compute_apart, compute_here, die_with_parent, failed, settle
 from persona_leakage.grid.points import Point
 from persona_leakage.user_message import user_message
 
@@ -45,7 +41,7 @@ class LocalLauncher:
         self._processes = Processes()
         self._devices: SimpleQueue[dict[str, str]] = multiprocessing.get_context("spawn").SimpleQueue()
         for device in job_environments(jobs, visible_gpus()):
-            self._devices.put(device | ({KEEP_BASE_MODEL: "1"} if keep_engines else {}))
+            self._devices.put(device)
 
     def __enter__(self) -> Self:
         """Start the processes that stay, if any."""
@@ -116,7 +112,4 @@ def job_environments(jobs: int, gpus: Sequence[str]) -> list[dict[str, str]]:
 
 def _settle(devices: "SimpleQueue[dict[str, str]]") -> None:
     die_with_parent()
-    os.environ.update(devices.get())
-    if threads := os.environ.get("OMP_NUM_THREADS"):
-        threadpool_limits(int(threads))  # NumPy was imported to get here, and has read the variable
-    bootstrap_project(Path.cwd())
+    settle(devices.get())

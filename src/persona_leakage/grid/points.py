@@ -63,6 +63,11 @@ class Address(NamedTuple):
     checkpoint: int | None = None
 
 
+def has_checkpoints(family: str) -> bool:
+    """Tell whether a point of the family is of one checkpoint among several."""
+    return "checkpoints" in family_module(family).Settings.model_fields
+
+
 class Study:
     """A family's points under one environment and the parameters given at run time."""
 
@@ -98,7 +103,7 @@ class Study:
 
     @property
     def _has_checkpoints(self) -> bool:
-        return hasattr(self._settings, "checkpoints")
+        return has_checkpoints(self.family)
 
     @cached_property
     def _settings(self) -> Any:

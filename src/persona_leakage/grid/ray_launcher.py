@@ -11,8 +11,8 @@ from typing import Any, Self
 import click
 
 from persona_leakage.domain.errors import UserError
-from persona_leakage.domain.protocols import KEEP_BASE_MODEL, POINTS_AT_ONCE
-from persona_leakage.grid.launch import Outcome, Processes, Work, compute_apart, compute_here, failed
+from persona_leakage.domain.protocols import POINTS_AT_ONCE
+from persona_leakage.grid.launch import Outcome, Processes, Work, compute_apart, compute_here, failed, settle
 from persona_leakage.grid.points import Point
 from persona_leakage.grid.settings import GridSettings
 from persona_leakage.run_record import describe_code
@@ -175,12 +175,9 @@ class _Settled:
     """Actor that computes points in its own process."""
 
     def __init__(self, work: Work, environment: dict[str, str]) -> None:
-        from kedro.framework.startup import bootstrap_project
-
-        os.environ.update(environment | {KEEP_BASE_MODEL: "1"})
         if work.project is not None:
             os.chdir(work.project)
-        bootstrap_project(Path.cwd())
+        settle(environment)
         self._work = work
 
     def compute(self, point: Point) -> Outcome:

@@ -104,11 +104,10 @@ def show(examination: Examination, console: Console | None = None) -> None:
     if not console.is_terminal:
         console = Console(file=console.file, width=_WIDTH, no_color=True, highlight=False)
     table = Table("check", "state", "found", "remedy", title="Checks")
-    for check in examination.checks:  # as texts: rich takes the [vllm] of a remedy for markup
-        state = Text(check.state, style=_STYLES[check.state])
-        table.add_row(Text(check.name), state, Text(check.found), Text(check.remedy))
-    console.print(table)
-    console.print(_cost_table(examination))
+    for check in examination.checks:
+        table.add_row(check.name, Text(check.state, style=_STYLES[check.state]), check.found, check.remedy)
+    console.print(table, markup=False)  # or rich takes the [vllm] of a remedy for it
+    console.print(_cost_table(examination), markup=False)
     for line in _remarks(examination):
         console.print(line, markup=False)
 

@@ -52,9 +52,8 @@ def draw_peaks(summaries: pd.DataFrame, peak_correlations: pd.DataFrame, plan: P
         return note("no condition has run from epoch 0 on")
     figure = Figure(figsize=(5, 4.2))
     axes = figure.subplots()
-    for place, row in enumerate(known.to_dict("records")):
-        said = f"{row['condition']} ({row['verdict']})"
-        axes.plot(row[column], row["peak"] * 100, "o", color=f"C{place % 10}", label=said)
+    for row in known.to_dict("records"):
+        axes.plot(row[column], row["peak"] * 100, "o", label=f"{row['condition']} ({row['verdict']})")
     found = peak_correlations[peak_correlations["layer"] == plan.geometry.headline_layer]
     for row in found.itertuples():
         interval = f"{row.rho:.2f} [{row.low:.2f}, {row.high:.2f}], permutation p {row.permutation_p:.2g}"
