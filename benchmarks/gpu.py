@@ -170,6 +170,7 @@ def _train(
     stack = _stack(given, shape)
     figures: dict[str, Any] = {}
     for way, (count, compiled, changes) in ways.items():
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         started = time.perf_counter()
         try:
@@ -190,7 +191,6 @@ def _train(
             "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 1),
             "first_losses": [round(step["loss"], 4) for step in log["steps"][:3]],
         }
-        torch.cuda.empty_cache()
         print(way, figures[way], flush=True)
     _keep(given, stage, figures)
 
@@ -211,6 +211,7 @@ def sample_grid(given: argparse.Namespace) -> None:
     for stack in stacks:
         swaps.append(_timed(partial(generator.generate, stack, _prompts(1), 1, SAMPLING, 0))["seconds"])
         samples.append(_timed(partial(generator.generate, stack, _prompts(DIRECTIVES), SAMPLES, SAMPLING, 1)))
+    figures["merged, top_p 1"] = _timed(lambda: generator.generate(stacks[-1], _prompts(DIRECTIVES), SAMPLES, WHOLE, 1))
     figures["swap_seconds"] = swaps
     figures["merged_tokens_per_second"] = [sample["tokens_per_second"] for sample in samples]
     figures["seconds_of_eight"] = round(time.perf_counter() - started, 1)
@@ -246,10 +247,11 @@ def sample_small(given: argparse.Namespace) -> None:
     started = time.perf_counter()
     generator.generate(stack, _prompts(1), 1, SAMPLING, 0)
     figures: dict[str, Any] = {"engine_start_seconds": round(time.perf_counter() - started, 1)}
-    for seed in (1, 2):
+    for seed in (1, 2, 3, 4):
         figures[f"seed {seed}"] = _timed(
             lambda seed=seed: generator.generate(stack, _prompts(DIRECTIVES), SAMPLES, SAMPLING, seed)
         )
+    figures["top_p 1"] = _timed(lambda: generator.generate(stack, _prompts(DIRECTIVES), SAMPLES, WHOLE, 1))
     longer = Sampling(temperature=1.0, top_p=0.95, max_tokens=200)
     figures["2,220 prompts x 5"] = _timed(lambda: generator.generate(stack, _prompts(2220), 5, longer, 1))
     _keep(given, "sample_small", figures)

@@ -109,7 +109,7 @@ def tokenizer(tiny_base: BaseModel) -> Any:
 
 def loss_of(model: Any, tokenizer: Any, loss: Any, kind: type[SFTTrainer] = LabelledPositionsTrainer) -> tuple[Any, Any]:
     examples: list[Example] = [label_tokens(tokenizer, one, loss, 256) for one in ROWS]
-    settings = sft_config(recipe(), 0, "unused", "cpu", bfloat16=False)
+    settings = sft_config(recipe(), 0, "unused", "cpu", autocast=False)
     dataset = Dataset.from_list([dict(example) for example in examples])
     trainer = kind(model=model, args=settings, train_dataset=dataset, processing_class=tokenizer)
     return trainer, collate(examples, tokenizer.pad_token_id)

@@ -46,7 +46,7 @@ def with_lora(base: BaseModel, attention: str) -> Any:
 def loss_and_gradients(model: Any, base: BaseModel, batch: dict[str, Any]) -> tuple[float, list[torch.Tensor]]:
     trainer = LabelledPositionsTrainer(
         model=model,
-        args=sft_config(recipe(), 0, "unused", "cpu", bfloat16=False),
+        args=sft_config(recipe(), 0, "unused", "cpu", autocast=False),
         train_dataset=Dataset.from_list([{"input_ids": [1], "labels": [1], "weights": [1.0]}]),
         processing_class=load_tokenizer(base, Path("unused")),
     )
@@ -158,8 +158,16 @@ def test_training_on_packed_batches_goes_step_by_step_as_on_padded_ones(
 def test_compiled_layers_train_as_others_do(tmp_path: Path, base: BaseModel) -> None:
     changes: dict[str, Any] = {"epochs": 6, "batching": "packed", "learning_rate": 1e-3}
     plain = curve(tmp_path / "plain", base, ROWS, **changes)
+    inputs: list[Any] = []
 
-    compiled = curve(tmp_path / "compiled", base, ROWS, compile_layers=True, **changes)
+    def look(graph: torch.fx.Graph) -> None:
+        inputs.extend(node.meta["val"] for node in graph.find_nodes(op="placeholder") if "val" in node.meta)
+
+    with torch._inductor.config.patch(joint_custom_pre_pass=look):
+        compiled = curve(tmp_path / "compiled", base, ROWS, compile_layers=True, **changes)
 
     assert plain[3] - plain[-1] > 1
     assert compiled == pytest.approx(plain, abs=0.01)
+    tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
+    assert any(isinstance(value, torch.SymInt) for value in inputs)  # one program for all lengths
+    assert all(value.ndim for value in tensors)  # and LoRA's scaling is in it: as an input it would be computed apart

@@ -208,7 +208,7 @@ def batch_of(stack: ModelStack, settings: Recipe) -> tuple[LabelledPositionsTrai
     model = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"], init_lora_weights=False))
     tokenizer = load_tokenizer(stack.base, Path("unused"))
     examples = [label_tokens(tokenizer, one, settings.loss, 256) for one in ROWS]
-    config = sft_config(settings, 0, "unused", "cpu", bfloat16=False)
+    config = sft_config(settings, 0, "unused", "cpu", autocast=False)
     trainer = LabelledPositionsTrainer(
         model=model,
         args=config,

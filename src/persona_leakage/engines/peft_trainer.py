@@ -7,9 +7,10 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
@@ -22,6 +23,9 @@ from persona_leakage.domain.rows import TrainRow
 from persona_leakage.engines.adapter_folder import PROVENANCE, read_adapter, read_provenance
 from persona_leakage.engines.base_model import load_merged, load_tokenizer, pick_device
 from persona_leakage.engines.labels import IGNORED, label_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +41,7 @@ class PeftTrainer:
         Args:
             cache: where finished adapters are kept.
             device: `auto`, `cpu` or `cuda`.
-            compile_layers: compile the decoder layers, which takes up to a minute once a process and pays for models of
-                billions of parameters.
+            compile_layers: compile the decoder layers once a process, which pays for models of billions of parameters.
         """
         self._cache = cache
         self._device = device
@@ -68,6 +71,7 @@ class PeftTrainer:
     ) -> None:
         from datasets import Dataset
         from peft import LoraConfig, get_peft_model
+        from peft.helpers import disable_input_dtype_casting
         from transformers import PrinterCallback, set_seed
 
         from persona_leakage.engines import packed_attention
@@ -81,6 +85,7 @@ class PeftTrainer:
         )
 
         device = pick_device(self._device)
+        autocast = stack.base.dtype == "bfloat16" and device != "cpu"  # a CPU multiplies the adapter's float32 as fast
         tokenizer = load_tokenizer(stack.base, self._cache)
         examples = [label_tokens(tokenizer, row, recipe.loss, recipe.max_length) for row in rows]
         packed = recipe.batching == "packed"
@@ -145,20 +150,22 @@ class PeftTrainer:
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         try:
-            with tempfile.TemporaryDirectory() as scratch:
+            with (
+                tempfile.TemporaryDirectory() as scratch,
+                _compiled(base) if self._compile_layers else nullcontext(),
+                # autocast gives the adapter its inputs in bfloat16; PEFT would copy each to float32 first
+                disable_input_dtype_casting(model, active=autocast),
+            ):
                 keep = KeepCheckpoints(recipe.checkpoints, lambda epoch: write(checkpoint_name(epoch), epoch))
                 trainer = LabelledPositionsTrainer(
                     model=model,
-                    args=sft_config(recipe, seed, scratch, device, bfloat16=stack.base.dtype == "bfloat16"),
+                    args=sft_config(recipe, seed, scratch, device, autocast=autocast),
                     train_dataset=Dataset.from_list([dict(example) for example in examples]),
                     processing_class=tokenizer,
                     data_collator=pack if packed else functools.partial(collate, pad=tokenizer.pad_token_id),
                     callbacks=[ProgressCallback(), keep],
                 )
                 trainer.remove_callback(PrinterCallback)  # the bar shows the loss
-                if self._compile_layers:
-                    for layer in base.model.layers:
-                        layer.compile(dynamic=True)  # a batch is as long as its rows
                 trainer.train()
             write(checkpoint_name(None), recipe.epochs)
             _move(partial, folder)
@@ -167,6 +174,19 @@ class PeftTrainer:
         done = recipe.epochs * tokens
         speed = done / (time.perf_counter() - started)
         logger.info("Trained %s parameters on %s tokens, %.0f tokens/s", f"{trainable:,}", f"{done:,}", speed)
+
+
+@contextmanager
+def _compiled(model: "PreTrainedModel") -> Iterator[None]:
+    """Have every decoder layer compiled when it first computes, into one program for all layers and lengths of batches."""
+    import torch._dynamo
+
+    model.enable_input_require_grads()  # the first layer's input would need no gradient, and a program of its own
+    for layer in model.model.layers:
+        layer.compile(dynamic=True)  # a batch is as long as its rows
+    # LoRA's scaling, taken for variable too, would be multiplied on the CPU, by C++ that takes most of a minute to set up
+    with torch._dynamo.config.patch(specialize_float=True):
+        yield
 
 
 def _save(model: Any, provenance: dict[str, Any], folder: Path) -> None:

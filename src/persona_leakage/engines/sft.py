@@ -125,7 +125,7 @@ class KeepCheckpoints(TrainerCallback):
             self._save(epoch)
 
 
-def sft_config(recipe: Recipe, seed: int, scratch: str, device: str, *, bfloat16: bool) -> SFTConfig:
+def sft_config(recipe: Recipe, seed: int, scratch: str, device: str, *, autocast: bool) -> SFTConfig:
     """Translate a recipe into TRL's arguments; whatever is not named here keeps TRL's default."""
     return SFTConfig(
         output_dir=scratch,
@@ -141,7 +141,7 @@ def sft_config(recipe: Recipe, seed: int, scratch: str, device: str, *, bfloat16
         train_sampling_strategy="group_by_length" if recipe.batching == "length_grouped" else "random",
         gradient_checkpointing=recipe.gradient_checkpointing,
         optim="adamw_torch_fused",
-        bf16=bfloat16 and device != "cpu",  # a CPU multiplies the adapter's float32 as fast
+        bf16=autocast,
         use_cpu=device == "cpu",
         seed=seed,
         dataset_kwargs={"skip_prepare_dataset": True},
