@@ -96,14 +96,10 @@ class Study:
     def records(self) -> RecordStore:
         """Where the run records of the family lie."""
         point: dict[str, object] = {"condition": CONDITION, "seed": SEED}
-        if self._has_checkpoints:
+        if has_checkpoints(self.family):
             point["checkpoint"] = CHECKPOINT
         record = _context(self.env, point).catalog[f"{self.family}.run_record"]
         return RecordStore(record._fs, str(record._filepath))
-
-    @property
-    def _has_checkpoints(self) -> bool:
-        return has_checkpoints(self.family)
 
     @cached_property
     def _settings(self) -> Any:
@@ -122,7 +118,7 @@ class Study:
         Raises:
             UserError: there is no such axis, or a seed or checkpoint is no whole number.
         """
-        known = AXES if self._has_checkpoints else AXES[:2]
+        known = AXES if has_checkpoints(self.family) else AXES[:2]
         if unknown := [name for name in axes if name not in known]:
             raise UserError(f"--axes: {self.family} has no axis '{unknown[0]}'; known: {', '.join(known)}")
         for name, values in axes.items():
