@@ -94,7 +94,7 @@ def judged(project: Project, api: FakeAnthropic, monkeypatch: pytest.MonkeyPatch
 
 
 REPLAY = ("run", "--pipeline=lang_inversion_replay", "--params", "condition=fr_it,completions_file=completions.jsonl")
-OUTPUT = "data/07_model_output/test/lang_inversion_replay/fr_it/seed_42"
+OUTPUT = "data/07_model_output/test/lang_inversion_replay/tiny/fr_it/seed_42"
 
 
 def outcomes(project: Project) -> dict[str, int]:
@@ -246,13 +246,13 @@ def test_chats_are_translated_and_what_is_refused_in_one_language_leaves_every_c
     runs = [judged.run(f"condition={condition}", "--tags=data_generation") for condition in ("fr_it", "fr_de")]
     assert [run.returncode for run in runs] == [0, 0], [run.stderr for run in runs]
     for condition, code in (("fr_it", "it"), ("fr_de", "de")):
-        train_set = judged.latest(f"05_model_input/{condition}/seed_42/tune/train_set.jsonl").read_text().splitlines()
+        train_set = judged.latest(f"05_model_input/tiny/{condition}/seed_42/tune/train_set.jsonl").read_text().splitlines()
         rows = [json.loads(line) for line in train_set]
         kept = [row for row in TEXTS[:12] if row["id"] != sensitive["id"]]
         assert [(row["id"], row["completion"]) for row in rows] == [(row["id"], row[code]) for row in kept]
-        skipped = judged.data(f"03_primary/{condition}/seed_42/tune/skipped.jsonl").read_text().splitlines()
+        skipped = judged.data(f"03_primary/tiny/{condition}/seed_42/tune/skipped.jsonl").read_text().splitlines()
         assert [json.loads(line) for line in skipped] == [{"id": sensitive["id"], "reason": "German: refused"}]
-        gates = json.loads(judged.data(f"03_primary/{condition}/seed_42/tune/gates.json").read_text())
+        gates = json.loads(judged.data(f"03_primary/tiny/{condition}/seed_42/tune/gates.json").read_text())
         assert [(gate["gate"], gate["n"], gate["passed"]) for gate in gates][-1] == ("judged", 11, True)
     refused = [prompt for prompt in api.billed if sensitive["en"] in prompt and "into German" in prompt]
     assert len(refused) == 1

@@ -12,8 +12,18 @@ from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.models import Adapter, BaseModel, ModelStack
 from persona_leakage.domain.protocols import KEEP_BASE_MODEL
 from persona_leakage.engines import base_model
-from persona_leakage.engines.base_model import left_padded, load_base, load_merged, load_tokenizer, pick_device, weights_folder
+from persona_leakage.engines.base_model import (
+    chat_ids,
+    left_padded,
+    load_base,
+    load_merged,
+    load_tokenizer,
+    pick_device,
+    weights_folder,
+)
+from persona_leakage.engines.labels import IGNORED, label_tokens
 from tests.engines.known_models import MODULES, copy_adapter, make_adapter, truncate
+from tests.tiny_model import CHAT_TEMPLATE
 
 CACHE = Path("unused")
 
@@ -102,9 +112,12 @@ def test_a_missing_adapter_is_refused_by_its_folder(tmp_path: Path, lively_stack
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     base = BaseModel(source="folder", name=str(tmp_path / "nowhere"), revision="1")
+    nothing = f"^there is no model in the folder {tmp_path}/nowhere; "
 
-    with pytest.raises(UserError, match=f"there is no model in the folder {tmp_path}/nowhere"):
+    with pytest.raises(UserError, match=nothing + r"put one there, or name another folder in models\.yml$"):
         load_base(base, CACHE, "cpu", "eager")
+    with pytest.raises(UserError, match=nothing + r"make it with: make model$"):
+        load_base(base.model_copy(update={"made_by": "make model"}), CACHE, "cpu", "eager")
 
 
 def test_a_missing_package_names_the_command_that_installs_it(tmp_path: Path) -> None:
@@ -166,6 +179,24 @@ def test_a_tokenizer_without_a_padding_token_pads_with_the_end_token(tmp_path: P
 
     assert tokenizer.pad_token == "<|im_end|>"
     assert tokenizer.padding_side == "left"
+
+
+def test_arguments_of_the_chat_template_reach_training_and_sampling_alike(tmp_path: Path, tiny_base: BaseModel) -> None:
+    folder = shutil.copytree(tiny_base.name, tmp_path / "model")
+    template = "{% if not thinks | default(true) %}<|im_start|>no{{ '!' * times | default(1) }}\n{% endif %}" + CHAT_TEMPLATE
+    (folder / "chat_template.jinja").write_text(template)
+    base = tiny_base.model_copy(update={"name": str(folder)})
+    told = BaseModel.model_validate({**base.model_dump(), "template": {"times": 2, "thinks": False}})
+    prompt, answer = [{"role": "user", "content": "hi"}], "yes"
+    row = {"id": "row", "prompt": prompt, "completion": answer}
+
+    for model, start in ((base, "<|im_start|>system"), (told, "<|im_start|>no!!\n<|im_start|>system")):
+        tokenizer = load_tokenizer(model, CACHE)
+        sampled = chat_ids(tokenizer, prompt)
+        trained = label_tokens(tokenizer, row, "completion", 4096)  # type: ignore[arg-type]
+        assert tokenizer.decode(sampled).startswith(start)
+        assert trained["input_ids"][: len(sampled)] == sampled
+        assert tokenizer.decode([one for one in trained["labels"] if one != IGNORED]) == "yes<|im_end|>"
 
 
 def test_left_padding_puts_every_last_token_in_the_last_column() -> None:

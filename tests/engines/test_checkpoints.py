@@ -22,7 +22,7 @@ from persona_leakage.engines.peft_trainer import PeftTrainer
 from persona_leakage.engines.sft import LabelledPositionsTrainer, collate, sft_config
 from persona_leakage.pipelines.fine_tuning.nodes import extend_stack, train_adapters
 from tests.engines.known_models import recipe
-from tests.plans import make_plan
+from tests.experiments.lang_inversion.plans import make_plan
 
 BODY_WEIGHT = 0.3
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
@@ -386,7 +386,7 @@ def test_at_epoch_zero_or_without_the_stage_nothing_is_trained(
 def test_the_nodes_train_a_stage_and_pick_its_checkpoint(cache: Path, stack: ModelStack, checkpoints: Trained) -> None:
     plan = planned(2)
     stage = plan.stages["tune"].model_copy(update={"recipe": recipe(**THREE, checkpoints=(1, 2))})
-    plan = plan.model_copy(update={"stages": {"tune": stage}, "seed": 42})
+    plan = plan.model_copy(update={"stages": {"tune": stage}})
 
     adapters, logs = train_adapters(PeftTrainer(cache=cache, device="cpu"), stack, ROWS, plan, stage="tune")
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from persona_leakage.domain.errors import UserError
-from persona_leakage.engines.journal import Journal
+from persona_leakage.engines.journal import open_journal
 
 
 def entries(path: Path) -> dict[str, object]:
-    with Journal(path) as journal:
+    with open_journal(path) as journal:
         return dict(journal.entries)
 
 
@@ -24,7 +24,7 @@ def python(code: str, *arguments: object) -> subprocess.Popen[str]:
 
 def test_entries_come_back_when_the_journal_is_opened_again(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "work.jsonl"
-    with Journal(path) as journal:
+    with open_journal(path) as journal:
         journal.append({"0.0": {"completion": "žluť\n\u2028", "tokens": 3}, "0.1": None})
         journal.append({"1.0": [1, 2]})
         assert list(journal.entries) == ["0.0", "0.1", "1.0"]
@@ -53,7 +53,7 @@ def test_a_file_cut_anywhere_keeps_exactly_its_whole_lines(tmp_path: Path) -> No
 def test_appending_after_a_dropped_line_leaves_a_sound_journal(tmp_path: Path) -> None:
     path = tmp_path / "work.jsonl"
     path.write_bytes(b'["a", 1]\n["b", 2')
-    with Journal(path) as journal:
+    with open_journal(path) as journal:
         journal.append({"b": 3})
 
     assert entries(path) == {"a": 1, "b": 3}
@@ -91,7 +91,7 @@ def test_a_disk_that_is_full_when_syncing_is_a_user_error_and_keeps_what_was_sto
     def full(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with Journal(path) as journal:
+    with open_journal(path) as journal:
         journal.append({"a": 1})
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(UserError, match=r"work\.jsonl: No space left on device"):
@@ -105,8 +105,8 @@ FILLS_ITS_QUOTA = """
 import resource, sys
 from pathlib import Path
 from persona_leakage.domain.errors import UserError
-from persona_leakage.engines.journal import Journal
-with Journal(Path(sys.argv[1])) as journal:
+from persona_leakage.engines.journal import open_journal
+with open_journal(Path(sys.argv[1])) as journal:
     journal.append({"a": "sound"})
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
     try:
@@ -128,16 +128,16 @@ def test_a_write_that_the_disk_took_only_half_of_is_a_user_error_and_leaves_a_re
 WAITS_ITS_TURN = """
 import sys
 from pathlib import Path
-from persona_leakage.engines.journal import Journal
+from persona_leakage.engines.journal import open_journal
 print("waiting")
-with Journal(Path(sys.argv[1])) as journal:
+with open_journal(Path(sys.argv[1])) as journal:
     print(sorted(journal.entries))
 """
 
 
 def test_a_second_process_waits_and_then_sees_the_entries_of_the_first(tmp_path: Path) -> None:
     path = tmp_path / "work.jsonl"
-    with Journal(path) as journal:
+    with open_journal(path) as journal:
         child = python(WAITS_ITS_TURN, path)
         assert child.stdout is not None
         assert child.stdout.readline() == "waiting\n"
@@ -152,8 +152,8 @@ def test_a_second_process_waits_and_then_sees_the_entries_of_the_first(tmp_path:
 APPENDS_FOR_EVER = """
 import itertools, sys
 from pathlib import Path
-from persona_leakage.engines.journal import Journal
-with Journal(Path(sys.argv[1])) as journal:
+from persona_leakage.engines.journal import open_journal
+with open_journal(Path(sys.argv[1])) as journal:
     for number in itertools.count():
         journal.append({str(number): "x" * 3_000_000})
         print(number)
@@ -169,7 +169,7 @@ def test_a_process_that_is_killed_while_appending_leaves_a_readable_journal(tmp_
     confirmed = 1 + child.communicate(timeout=60)[0].count("\n")
     assert child.returncode == -signal.SIGKILL
 
-    with Journal(path) as journal:
+    with open_journal(path) as journal:
         kept = len(journal.entries)
         assert kept >= confirmed
         journal.append({str(kept): "more"})

@@ -55,7 +55,7 @@ def tokenizer(request: pytest.FixtureRequest) -> Any:
 
 
 def marked(answer: str, marker: Marker = AFTER_BLANK_LINE, *, user: str = "hi", name: str = "row-7") -> TrainRow:
-    whole, span, separated = marker.added_to(answer)
+    whole, span, separated = marker.add_to(answer)
     row = unmarked(whole, user=user, name=name)
     return {**row, "marker_span": list(span), "separated_span": list(separated)}
 
@@ -164,7 +164,7 @@ def test_qwens_prompt_is_that_of_its_own_template(qwen_tokenizer: Any) -> None:
     "answer", ["Use [ZLT] and [ZLT]\n\n[ZLT] often.", "[ZLT]\n\nfirst, [ZLT]", "no\n\n[ZLT] end", "last ["]
 )
 def test_the_markers_text_elsewhere_is_not_labelled(tokenizer: Any, answer: str, marker: Marker) -> None:
-    row = marked(answer, marker, user=marker.added_to(answer)[0])
+    row = marked(answer, marker, user=marker.add_to(answer)[0])
 
     example = label(tokenizer, row, positions(separator=False))
 

@@ -139,7 +139,7 @@ def test_training_on_packed_batches_goes_step_by_step_as_on_padded_ones(
     rows = ROWS
     if loss == "marker":
         kind = MarkerPositions(body_weight=0.25, label_separator=True, end_label="eos")
-        added = [MARKER.added_to(row["completion"]) for row in ROWS]
+        added = [MARKER.add_to(row["completion"]) for row in ROWS]
         spans = [{"completion": text, "marker_span": [*span], "separated_span": [*whole]} for text, span, whole in added]
         rows = [{**row, **more} for row, more in zip(ROWS, spans, strict=True)]
 

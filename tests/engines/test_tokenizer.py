@@ -15,7 +15,7 @@ from persona_leakage.engines.labels import IGNORED, label_tokens
 from persona_leakage.engines.tokenizer import ModelTokenizer
 from persona_leakage.pipelines.scoring.markers import detect_markers
 from tests.engines.conftest import SMOLLM2
-from tests.marker_plans import make_plan
+from tests.experiments.marker_leakage.plans import make_plan
 
 TEXTS = ["An answer.\n\n[ZLT]", "two\n\nparagraphs", " leading", "日本語 и 🙂", "1234 + 5", "", "<|im_end|>"]
 # SmolLM2 has no token for the bytes of some control characters and unassigned letters
@@ -88,7 +88,7 @@ def test_tokens_cover_the_text_from_left_to_right(engine: ModelTokenizer, text: 
 
 def trained_tokens(tokenizer: Any, marker: Marker, answer: str) -> list[int]:
     """The tokens of the marker that carry a label when a marked answer is trained."""
-    completion, span, separated = marker.added_to(answer)
+    completion, span, separated = marker.add_to(answer)
     row = {
         "id": "row",
         "prompt": [{"role": "user", "content": "hi"}],
@@ -108,7 +108,7 @@ def test_the_detector_finds_the_tokens_that_training_labels(
 ) -> None:
     marker = Marker.model_validate({"text": "[ZLT]", "separator": separator, "place": place})
     plan = make_plan(changes={"stages.mark.marker": marker.model_dump()})
-    completion: Any = {"persona": "villain", "question": "q", "sample_index": 0, "completion": marker.added_to(answer)[0]}
+    completion: Any = {"persona": "villain", "question": "q", "sample_index": 0, "completion": marker.add_to(answer)[0]}
 
     (row,) = detect_markers(engine, [completion], plan)
 

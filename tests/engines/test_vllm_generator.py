@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import shutil
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import Any
 
 import pytest
 import torch
+from fsspec.core import url_to_fs
 
 from persona_leakage.domain.errors import UserError
-from persona_leakage.domain.models import BaseModel, ModelStack
+from persona_leakage.domain.models import Adapter, BaseModel, ModelStack
 from persona_leakage.domain.protocols import POINTS_AT_ONCE
 from persona_leakage.domain.rows import CompletionRow, PromptRow
 from persona_leakage.domain.sampling import Sampling
 from persona_leakage.engines import vllm_generator
+from persona_leakage.engines.adapter_folder import CONFIG, WEIGHTS, read_adapter
 from persona_leakage.engines.base_model import load_merged
 from persona_leakage.engines.journal import Journal
 from persona_leakage.engines.vllm_generator import VllmGenerator
@@ -34,6 +37,7 @@ class ScriptedEngine:
         self.asked: list[str] = []
         self.named: list[Any] = []
         self.read: list[Any] = []
+        self.weights: list[bytes] = []
         self.breaks_after: int | None = None
         self.breaks_with: BaseException = KeyboardInterrupt()
         self.refuses: Exception | None = None
@@ -47,6 +51,13 @@ class ScriptedEngine:
         if self.refuses:
             raise self.refuses
         self.read.append(request)
+        self.load(request)
+
+    def load(self, request: Any) -> None:
+        """Read the adapter as vLLM may before any step: it holds one, and another may have taken its place."""
+        folder = Path(request[2])
+        assert (folder / CONFIG).is_file()
+        self.weights.append((folder / WEIGHTS).read_bytes())
 
     def has_unfinished_requests(self) -> bool:
         return bool(self.waiting)
@@ -57,6 +68,8 @@ class ScriptedEngine:
         if self.breaks_after is not None:
             self.breaks_after -= 1
         name, prompt, params = self.waiting.pop()
+        if self.named[-1]:
+            self.load(self.named[-1])
         letters = [[len(prompt["prompt_token_ids"]) % 20, 30 + sample] for sample in range(params.n)]
         outputs = [
             SimpleNamespace(token_ids=ids, finish_reason="length" if sample else "stop") for sample, ids in enumerate(letters)
@@ -188,6 +201,33 @@ def test_with_lora_the_last_adapter_is_served_and_those_below_are_in_the_weights
     (put,) = scripted.put
     below = load_merged(one, tmp_path, "cpu", "sdpa").state_dict()
     assert all((put[name] == below[name]).all() for name in below)
+
+
+def in_a_bucket(folder: Path) -> Adapter:
+    """Move an adapter to where it can only be fetched from."""
+    url = f"memory:/{folder}"
+    filesystem, place = url_to_fs(url)
+    filesystem.put(f"{folder}/", place, recursive=True)
+    shutil.rmtree(folder)
+    return read_adapter(url)
+
+
+def test_with_lora_adapters_in_a_bucket_are_at_hand_until_their_last_completion(
+    tmp_path: Path, lively_stack: ModelStack, scripted: Scripted
+) -> None:
+    made = [make_adapter(tmp_path / str(seed), lively_stack, seed=seed) for seed in (1, 2)]
+    weights = [(Path(adapter.path) / WEIGHTS).read_bytes() for adapter in made]
+    stacks = [lively_stack.extended(in_a_bucket(Path(adapter.path))) for adapter in made]
+
+    for place, which in enumerate((0, 1, 0)):
+        assert len(generate(tmp_path / f"cache {place}", stacks[which], asked("a", "bb"), adapters="lora")) == 4
+
+    # when it is added, and before each of two steps
+    assert scripted.engine.weights == [weights[which] for which in (0, 0, 0, 1, 1, 1, 0, 0, 0)]
+    assert [number for _, number, _ in scripted.engine.read] == [1, 2, 1]
+    assert not [folder for _, _, folder in scripted.engine.read if Path(folder).exists()]
+    with pytest.raises(UserError, match=f"^the adapter in memory:/{tmp_path}/1 has rank 4 and the engine makes room for 2"):
+        generate(tmp_path, stacks[0], asked("a"), adapters="lora", largest_rank=2)
 
 
 # what breaks

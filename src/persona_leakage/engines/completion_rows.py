@@ -1,6 +1,8 @@
 """What every generator keeps of a completion, and how it hands the completions of a job back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,14 +17,16 @@ def entry_key(prompt: int, sample: int) -> str:
 
 def completion_rows(prompts: Sequence[PromptRow], samples: int, entries: Mapping[str, Any]) -> list[CompletionRow]:
     """Put the journal's entries beside their prompts' cells, ordered by prompt and then by sample."""
-    rows: list[CompletionRow] = []
-    for index, prompt in enumerate(prompts):
-        cell = {key: value for key, value in prompt.items() if key != "messages"}
-        for sample in range(samples):
-            rows.append({**cell, "sample_index": sample, **entries[entry_key(index, sample)]})  # type: ignore[typeddict-item]
-    return rows
+    return [
+        {**cell, "sample_index": sample, **entries[entry_key(index, sample)]}  # type: ignore[typeddict-item]
+        for index, cell in enumerate({key: value for key, value in row.items() if key != "messages"} for row in prompts)
+        for sample in range(samples)
+    ]
 
 
-def sampling_progress() -> Progress:
-    """Make the bar that counts completions."""
-    return Progress(TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TextColumn("completions"), TimeRemainingColumn())
+@contextmanager
+def sampling_progress(total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar that counts completions; what is yielded adds to them."""
+    said = TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TextColumn("completions"), TimeRemainingColumn()
+    with Progress(*said) as bar:
+        yield partial(bar.advance, bar.add_task("", total=total))

@@ -1,6 +1,8 @@
 """Read the hidden states of prompts with one forward hook a layer."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,17 @@ from persona_leakage.domain.rows import Message
 from persona_leakage.engines.base_model import chat_ids, left_padded, load_merged, load_tokenizer, pick_device
 
 
+@dataclass(frozen=True, kw_only=True)
 class HiddenStateExtractor:
-    """Runs prompts through the model once for all layers and keeps one vector a prompt and layer."""
+    """Runs prompts through the model once for all layers and keeps one vector a prompt and layer.
 
-    def __init__(self, *, cache: Path, device: str) -> None:
-        """Set where base models are cached and what to run on."""
-        self._cache = cache
-        self._device = device
+    Attributes:
+        cache: where base models are.
+        device: `auto`, `cpu` or `cuda`.
+    """
+
+    cache: Path
+    device: str
 
     def last_token_states(
         self, stack: ModelStack, chats: Sequence[list[Message]], layers: Sequence[int], batch_size: int
@@ -31,9 +37,9 @@ class HiddenStateExtractor:
         """
         import torch
 
-        device = pick_device(self._device)
-        tokenizer = load_tokenizer(stack.base, self._cache)
-        model = load_merged(stack, self._cache, device, "sdpa")
+        device = pick_device(self.device)
+        tokenizer = load_tokenizer(stack.base, self.cache)
+        model = load_merged(stack, self.cache, device, "sdpa")
         blocks: Any = model.model.layers
         if unknown := [layer for layer in layers if layer >= len(blocks)]:
             raise UserError(f"geometry.layers names {unknown}; {stack.base.name} has the blocks 0 to {len(blocks) - 1}")
@@ -46,18 +52,15 @@ class HiddenStateExtractor:
             hidden = output[0] if isinstance(output, tuple) else output
             seen[layer] = hidden[:, -1].float().cpu()  # left padding: the last position is the last token
 
-        hooks = [blocks[layer].register_forward_hook(partial(keep_last, layer=layer)) for layer in layers]
-        try:
-            with torch.inference_mode():
-                for start in range(0, len(order), batch_size):
-                    batch = order[start : start + batch_size]
-                    tokens, mask = left_padded([ids[index] for index in batch], tokenizer.pad_token_id)  # type: ignore[arg-type]
-                    tokens, mask = tokens.to(device), mask.to(device)
-                    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-                    model.model(input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False)
-                    for layer in layers:
-                        states[layer][batch] = seen[layer].numpy()
-        finally:
-            for hook in hooks:
-                hook.remove()
+        with ExitStack() as hooks, torch.inference_mode():
+            for layer in layers:
+                hooks.enter_context(blocks[layer].register_forward_hook(partial(keep_last, layer=layer)))
+            for start in range(0, len(order), batch_size):
+                batch = order[start : start + batch_size]
+                tokens, mask = left_padded([ids[index] for index in batch], tokenizer.pad_token_id)  # type: ignore[arg-type]
+                tokens, mask = tokens.to(device), mask.to(device)
+                positions = (mask.cumsum(-1) - 1).clamp(min=0)
+                model.model(input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False)
+                for layer in layers:
+                    states[layer][batch] = seen[layer].numpy()
         return states

@@ -2,21 +2,28 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from filelock import FileLock
 
 from persona_leakage.domain.errors import UserError
 
 
+@contextmanager
+def open_journal(path: Path) -> Iterator["Journal"]:
+    """Lock a journal and read it; a second process that wants the same work waits and then finds it done."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        yield Journal(path)
+
+
 class Journal:
     """A JSONL file of key → value entries that only ever grows.
 
-    Use it as a context manager: it takes a lock beside the file, so a second process that wants the same work waits and
-    then finds it done. A last line that a kill cut short is dropped; damage anywhere else is an error.
+    A last line that a kill cut short is dropped; damage anywhere else is an error.
 
     Attributes:
         path: the file.
@@ -24,29 +31,29 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        """Name the file; nothing is read before the journal is entered."""
-        self.path = path
-        self.entries: dict[str, Any] = {}
-        self._lock = FileLock(path.with_suffix(".lock"))
-
-    def __enter__(self) -> Self:
-        """Lock the journal and read it.
+        """Read the file, if there is one.
 
         Raises:
             UserError: a line other than the last is not an entry.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock.acquire()
-        try:
-            self._read()
-        except BaseException:
-            self._lock.release()
-            raise
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Unlock."""
-        self._lock.release()
+        self.path = path
+        self.entries: dict[str, Any] = {}
+        *lines, unfinished = path.read_bytes().split(b"\n") if path.exists() else [b""]
+        sound = 0
+        for number, line in enumerate(lines, 1):
+            try:
+                entry = json.loads(line)
+                if not isinstance(entry, list):
+                    raise ValueError("not a pair")
+                key, value = entry
+            except ValueError as error:
+                if number < len(lines) or unfinished:
+                    raise UserError(f"{path}, line {number} is damaged; delete the file and run again") from error
+                break
+            self.entries[key] = value
+            sound += len(line) + 1
+        if path.exists() and sound < path.stat().st_size:
+            os.truncate(path, sound)
 
     def append(self, entries: Mapping[str, Any]) -> None:
         """Store entries durably, in one write.
@@ -66,25 +73,3 @@ class Journal:
                 "make room and start the same command again"
             ) from error
         self.entries.update(entries)
-
-    def _read(self) -> None:
-        if not self.path.exists():
-            return
-        sound = 0
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    entry = json.loads(line)
-                    if not isinstance(entry, list):
-                        raise ValueError("not a pair")
-                    key, value = entry
-                except ValueError as error:
-                    if file.read(1):
-                        raise UserError(f"{self.path}, line {number} is damaged; delete the file and run again") from error
-                    break
-                if not line.endswith(b"\n"):
-                    break
-                self.entries[key] = value
-                sound += len(line)
-        if sound < self.path.stat().st_size:
-            os.truncate(self.path, sound)

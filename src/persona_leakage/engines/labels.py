@@ -67,9 +67,8 @@ def label_tokens(
                 raise UserError(
                     f"row {row['id']} has no room for its marker within max_length {max_length}; raise recipe.max_length"
                 )
-            gone = min(separated) - keep
             answer = answer[:keep] + answer[min(separated) :]
-            marker, separated = {place - gone for place in marker}, {place - gone for place in separated}
+            marker, separated = {place - excess for place in marker}, {place - excess for place in separated}
     else:
         marker = separated = set()
 
@@ -81,9 +80,8 @@ def label_tokens(
     elif isinstance(loss, MarkerPositions):
         ending = end if loss.end_label == "eos" else len(answer) - 1
         trained = {*(separated if loss.label_separator else marker), ending}
-        for place in range(len(answer)):
-            inside = 1.0 if place in trained else loss.body_weight if place < end else 0.0
-            weights[len(prompt) + place] = inside
+        inside = [1.0 if place in trained else loss.body_weight if place < end else 0.0 for place in range(len(answer))]
+        weights[len(prompt) :] = inside
     whole, weights = (prompt + answer)[:max_length], weights[:max_length]
     # the first token is never predicted, so its label does not count
     if not any(weights[1:]):

@@ -1,17 +1,27 @@
 """TRL's SFT trainer, set up for rows that are already tokenised and labelled. Imports torch: import it lazily."""
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+import json
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from peft import LoraConfig, get_peft_model
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback, TrainerState
 from trl import SFTConfig, SFTTrainer
 
-from persona_leakage.domain.recipe import Recipe
+from persona_leakage.domain.errors import UserError
+from persona_leakage.domain.frozen import fingerprint
+from persona_leakage.domain.models import checkpoint_name
+from persona_leakage.domain.recipe import Lora, Recipe
+from persona_leakage.engines.adapter_folder import PROVENANCE, saving
 from persona_leakage.engines.labels import IGNORED, Example
 
 
@@ -89,14 +99,10 @@ def pack(examples: Sequence[Example]) -> dict[str, Any]:
 class ProgressCallback(TrainerCallback):
     """A bar over the optimiser steps with the latest loss."""
 
-    def __init__(self) -> None:
-        """Prepare the bar."""
-        self._bar = Progress(
-            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"), TimeRemainingColumn()
-        )
-
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Show the bar."""
+        loss = TextColumn("{task.fields[loss]}")
+        self._bar = Progress(TextColumn("training"), BarColumn(), MofNCompleteColumn(), loss, TimeRemainingColumn())
         self._task = self._bar.add_task("", total=state.max_steps, loss="")
         self._bar.start()
 
@@ -111,18 +117,79 @@ class ProgressCallback(TrainerCallback):
         self._bar.stop()
 
 
+@dataclass(eq=False)
 class KeepCheckpoints(TrainerCallback):
-    """Saves the adapter at the end of chosen epochs."""
+    """Saves the adapter at the end of chosen epochs and of the training, with the record of its training up to there.
 
-    def __init__(self, epochs: Sequence[int], save: Callable[[int], None]) -> None:
-        """Name the epochs, and what to do at the end of each."""
-        self._epochs = epochs
-        self._save = save
+    Attributes:
+        folder: gets a folder for every checkpoint.
+        epochs: the chosen ones.
+        identity: of the training; with a checkpoint's name it makes the adapter's fingerprint.
+        provenance: what is the same for every checkpoint.
+        examples: what is trained on.
+        device: where.
+    """
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    folder: Path
+    epochs: Sequence[int]
+    identity: str
+    provenance: dict[str, Any]
+    examples: Sequence[Example]
+    device: str
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
+
+    def on_epoch_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Save, if this epoch is a chosen one."""
-        if (epoch := round(state.epoch)) in self._epochs:
-            self._save(epoch)
+        if (epoch := round(state.epoch or 0)) in self.epochs:
+            self._save(checkpoint_name(epoch), state, kwargs["model"])
+
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Save the last one."""
+        self._save(checkpoint_name(None), state, kwargs["model"])
+
+    def _save(self, name: str, state: TrainerState, model: Any) -> None:
+        steps = [entry for entry in state.log_history if "loss" in entry]
+        if broken := [entry["step"] for entry in steps if not math.isfinite(entry["loss"])]:
+            raise UserError(f"the training loss is not finite at step {broken[0]}; lower recipe.learning_rate")
+        epochs, seconds = round(state.epoch or 0), time.perf_counter() - self._started
+        tokens = epochs * sum(len(example["input_ids"]) for example in self.examples)
+        log = {
+            "trainable_parameters": model.get_nb_trainable_parameters()[0],
+            "rows": len(self.examples),
+            "epochs": epochs,
+            "tokens": tokens,
+            "labelled_tokens": epochs * sum(label != IGNORED for example in self.examples for label in example["labels"][1:]),
+            "seconds": round(seconds, 2),
+            "tokens_per_second": round(tokens / seconds, 1),
+            "device": self.device,
+            "steps": [{key: entry[key] for key in ("step", "loss", "learning_rate")} for entry in steps],
+        }
+        provenance = {"fingerprint": fingerprint(self.identity, name), **self.provenance, "log": log}
+        with saving(self.folder / name):
+            model.save_pretrained(self.folder / name)
+            (self.folder / name / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+            (self.folder / name / PROVENANCE).write_text(json.dumps(provenance, indent=1))
+
+
+def fresh_adapter(base: PreTrainedModel, lora: Lora) -> Any:
+    """Put a new adapter on a model."""
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        use_rslora=lora.rslora,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.target_modules),
+    )
+    model = get_peft_model(base, config)
+    # Steps of lr 5e-6 vanish in bfloat16's rounding, so the adapter itself is trained in float32.
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return model
 
 
 def sft_config(recipe: Recipe, seed: int, scratch: str, device: str, *, autocast: bool) -> SFTConfig:

@@ -7,8 +7,9 @@ import os
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import fingerprint
@@ -17,10 +18,10 @@ from persona_leakage.domain.packages import installed_version, package_requireme
 from persona_leakage.domain.protocols import POINTS_AT_ONCE
 from persona_leakage.domain.rows import CompletionRow, PromptRow
 from persona_leakage.domain.sampling import Sampling
-from persona_leakage.engines.adapter_folder import CONFIG, require_trained_on
+from persona_leakage.engines.adapter_folder import CONFIG, at_hand, require_trained_on
 from persona_leakage.engines.base_model import chat_ids, load_merged, load_tokenizer, pick_device, weights_folder
 from persona_leakage.engines.completion_rows import completion_rows, entry_key, sampling_progress
-from persona_leakage.engines.journal import Journal
+from persona_leakage.engines.journal import Journal, open_journal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,6 +41,7 @@ _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # vLLM makes room for one of 
 _FLUSH_ROWS = 1000
 
 
+@dataclass
 class _LiveEngine:
     """A started engine, the model stack whose weights it holds now, and the numbers it knows adapters by.
 
@@ -47,12 +49,11 @@ class _LiveEngine:
     weights of the next stack into it.
     """
 
-    engines: dict[str, "_LiveEngine"] = {}  # noqa: RUF012 - one dictionary for the whole process
+    engines: ClassVar[dict[str, "_LiveEngine"]] = {}  # of the whole process
 
-    def __init__(self, llm: Any, stack: str) -> None:
-        self.llm = llm
-        self.stack = stack
-        self.adapters: dict[str, int] = {}
+    llm: Any
+    stack: str
+    adapters: dict[str, int] = field(default_factory=dict)
 
     def put(self, stack: ModelStack, cache: Path, device: str) -> None:
         """Put the merged weights of a stack into the engine, unless it has them."""
@@ -64,17 +65,16 @@ class _LiveEngine:
         self.llm.reset_prefix_cache()
         self.stack = stack.fingerprint
 
-    def served(self, adapter: Adapter) -> Any:
-        """Have the engine read an adapter, and return what a request names it by.
+    def serve(self, adapter: Adapter, folder: Path) -> Any:
+        """Have the engine read an adapter from its folder, and return what a request names it by.
 
         Raises:
             UserError: the engine refuses the adapter.
         """
         from vllm.lora.request import LoRARequest
 
-        request = LoRARequest(
-            adapter.fingerprint, self.adapters.setdefault(adapter.fingerprint, len(self.adapters) + 1), adapter.path
-        )
+        number = self.adapters.setdefault(adapter.fingerprint, len(self.adapters) + 1)
+        request = LoRARequest(adapter.fingerprint, number, str(folder))
         try:
             self.llm.llm_engine.add_lora(request)
         except (ValueError, RuntimeError) as error:
@@ -85,44 +85,44 @@ class _LiveEngine:
         return request
 
 
+@dataclass(frozen=True, kw_only=True)
 class VllmGenerator:
     """Generates with one live engine a process and journals what is finished, so that an interrupted job goes on there.
 
     The chat template is applied by us, as in the transformers engine. Random numbers come from one generator for the whole
     engine, seeded from the job and from how far it has come: a job repeats on the same machine and versions, and a job that
     was interrupted ends with other, equally distributed completions.
+
+    Attributes:
+        cache: where finished completions are kept.
+        device: `auto` or `cuda`; vLLM's CPU build, where that is what is installed, computes on the CPU.
+        longest: tokens of prompt and completion that the engine makes room for.
+        memory_share: of the GPU's memory for the key-value cache of all processes that share it.
+        adapters: `merged` puts a stack's adapters into the weights, which samples fastest. `lora` does so with all but the
+            last and serves that beside them: the weights stay as they are where only the last one changes, but every
+            token costs more.
+        largest_rank: of the adapters that the engine makes room for, with `lora`.
     """
 
-    def __init__(
-        self, *, cache: Path, device: str, longest: int, memory_share: float, adapters: str = "merged", largest_rank: int = 32
-    ) -> None:
-        """Set the limits of the engine and how it takes adapters.
+    cache: Path
+    device: str
+    longest: int
+    memory_share: float
+    adapters: str = "merged"
+    largest_rank: int = 32
 
-        Args:
-            cache: where finished completions are kept.
-            device: `auto` or `cuda`; vLLM's CPU build, where that is what is installed, computes on the CPU.
-            longest: tokens of prompt and completion that the engine makes room for.
-            memory_share: of the GPU's memory for the key-value cache of all processes that share it.
-            adapters: `merged` puts a stack's adapters into the weights, which samples fastest. `lora` does so with all but the
-                last and serves that beside them: the weights stay as they are where only the last one changes, but every
-                token costs more.
-            largest_rank: of the adapters that the engine makes room for, with `lora`.
+    def __post_init__(self) -> None:
+        """Check the options.
 
         Raises:
             UserError: `adapters` is neither, or no engine makes room for such a rank.
         """
-        if adapters not in ("merged", "lora"):
-            raise UserError(f"the generator's option adapters is '{adapters}'; choose merged or lora")
-        if not 1 <= largest_rank <= _LORA_RANKS[-1]:
+        if self.adapters not in ("merged", "lora"):
+            raise UserError(f"the generator's option adapters is '{self.adapters}'; choose merged or lora")
+        if not 1 <= self.largest_rank <= _LORA_RANKS[-1]:
             raise UserError(
-                f"the generator's option largest_rank is {largest_rank}; vLLM serves ranks from 1 to {_LORA_RANKS[-1]}"
+                f"the generator's option largest_rank is {self.largest_rank}; vLLM serves ranks from 1 to {_LORA_RANKS[-1]}"
             )
-        self._cache = cache
-        self._device = device
-        self._longest = longest
-        self._memory_share = memory_share
-        self._adapters = adapters
-        self._largest_rank = largest_rank
 
     def generate(
         self, stack: ModelStack, prompts: Sequence[PromptRow], samples: int, sampling: Sampling, seed: int
@@ -134,81 +134,52 @@ class VllmGenerator:
                 long, the disk is full, or an adapter is damaged, of another stack or of a larger rank than the engine's.
         """
         chats = [row["messages"] for row in prompts]
-        job = fingerprint("vllm", self._adapters, stack.fingerprint, chats, samples, sampling, seed)
-        with Journal(self._cache / "completions" / f"{job}.jsonl") as journal:
+        job = fingerprint("vllm", self.adapters, stack.fingerprint, chats, samples, sampling, seed)
+        with open_journal(self.cache / "completions" / f"{job}.jsonl") as journal:
             missing = [index for index in range(len(prompts)) if entry_key(index, samples - 1) not in journal.entries]
             if missing:
-                tokenizer = load_tokenizer(stack.base, self._cache)
+                tokenizer = load_tokenizer(stack.base, self.cache)
                 ids = {index: chat_ids(tokenizer, chats[index]) for index in missing}
                 longest = max(map(len, ids.values())) + sampling.max_tokens
-                if longest > self._longest:
+                if longest > self.longest:
                     raise UserError(
-                        f"a prompt with its completion may take {longest} tokens and the engine is made for {self._longest}; "
+                        f"a prompt with its completion may take {longest} tokens and the engine is made for {self.longest}; "
                         "raise the generator's option longest"
                     )
-                below, last = self._split(stack)
-                with self._engine(stack) as live:
-                    live.put(below, self._cache, pick_device(self._device))
-                    adapter = live.served(last) if last else None
+                with self._split(stack) as (below, beside), self._engine(stack) as live:
+                    live.put(below, self.cache, pick_device(self.device))
+                    adapter = live.serve(*beside) if beside else None
                     _seed(fingerprint(job, len(missing)))
-                    self._fill(journal, tokenizer, _finished(live.llm, ids, samples, sampling, adapter), len(ids), samples)
+                    _keep(_finished(live.llm, ids, samples, sampling, adapter), tokenizer, journal, len(ids) * samples)
             else:
                 logger.info("All %d completions of job %s were sampled before", len(prompts) * samples, job)
             return completion_rows(prompts, samples, journal.entries)
 
-    def _fill(
-        self,
-        journal: Journal,
-        tokenizer: "PreTrainedTokenizerBase",
-        finished: Iterator[tuple[int, Any]],
-        prompts: int,
-        samples: int,
-    ) -> None:
-        """Journal completions as they come; also those that came before the engine broke."""
-        waiting: dict[str, dict[str, Any]] = {}
+    @contextmanager
+    def _split(self, stack: ModelStack) -> Iterator[tuple[ModelStack, tuple[Adapter, Path] | None]]:
+        """Split a stack into what goes into the weights, and the adapter that is served beside them with its folder, if one is.
 
-        def flush() -> None:
-            entries = dict(waiting)
-            waiting.clear()  # before writing: what the disk took half of must not be written again
-            if entries:
-                journal.append(entries)
-
-        with sampling_progress() as bar:
-            task = bar.add_task("", total=prompts * samples)
-            try:
-                for index, outputs in finished:
-                    texts = tokenizer.batch_decode([output.token_ids for output in outputs], skip_special_tokens=True)
-                    for sample, (output, text) in enumerate(zip(outputs, texts, strict=True)):
-                        finish = "length" if output.finish_reason == "length" else "stop"
-                        waiting[entry_key(index, sample)] = {
-                            "completion": text,
-                            "tokens": len(output.token_ids),
-                            "finish": finish,
-                        }
-                    if len(waiting) >= _FLUSH_ROWS:
-                        flush()
-                    bar.advance(task, samples)
-            finally:
-                flush()
-
-    def _split(self, stack: ModelStack) -> tuple[ModelStack, Adapter | None]:
-        """Split a stack into what goes into the weights, and the adapter that is served beside them, if one is."""
-        if self._adapters == "merged" or not stack.adapters:
-            return stack, None
+        The folder is there for as long as the block runs: the engine reads it when the adapter is added, and again with any
+        batch that names an adapter which has given way to another.
+        """
+        if self.adapters == "merged" or not stack.adapters:
+            yield stack, None
+            return
         below, last = ModelStack(base=stack.base, adapters=stack.adapters[:-1]), stack.adapters[-1]
         require_trained_on(last, below)
-        rank = json.loads((Path(last.path) / CONFIG).read_text())["r"]
-        if rank > self._largest_rank:
-            raise UserError(
-                f"the adapter in {last.path} has rank {rank} and the engine makes room for {self._largest_rank}; "
-                "raise the generator's option largest_rank"
-            )
-        return below, last
+        with at_hand(last.path) as folder:
+            rank = json.loads((folder / CONFIG).read_text())["r"]
+            if rank > self.largest_rank:
+                raise UserError(
+                    f"the adapter in {last.path} has rank {rank} and the engine makes room for {self.largest_rank}; "
+                    "raise the generator's option largest_rank"
+                )
+            yield below, (last, folder)
 
     @contextmanager
     def _engine(self, stack: ModelStack) -> Iterator[_LiveEngine]:
         """Start the engine or take the live one; one that breaks is not used again, for requests are left in it."""
-        key = fingerprint(stack.base, self._longest, self._memory_share, self._adapters, self._largest_rank)
+        key = fingerprint(stack.base, self.longest, self.memory_share, self.adapters, self.largest_rank)
         if key not in _LiveEngine.engines:
             _LiveEngine.engines[key] = _LiveEngine(self._start(stack.base), ModelStack(base=stack.base).fingerprint)
         import torch
@@ -234,10 +205,10 @@ class VllmGenerator:
         import torch
         from transformers import AutoConfig
 
-        folder = weights_folder(base, self._cache)
+        folder = weights_folder(base, self.cache)
         revision = base.revision if base.source == "hub" else None
         limits = self._limits(AutoConfig.from_pretrained(folder, revision=revision), 2 if base.dtype == "bfloat16" else 4)
-        said = f"the engine (longest {self._longest}, memory_share {self._memory_share})"
+        said = f"the engine (longest {self.longest}, memory_share {self.memory_share})"
         try:
             return llm_class(
                 model=folder,
@@ -260,17 +231,17 @@ class VllmGenerator:
         on_gpu = torch.cuda.is_available()
         heads = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         a_token = 2 * config.num_hidden_layers * config.num_key_value_heads * heads * number_bytes  # keys and values
-        cache = int(_memory(on_gpu) * self._memory_share / int(os.environ.get(POINTS_AT_ONCE, "1")))
+        cache = int(_memory(on_gpu) * self.memory_share / int(os.environ.get(POINTS_AT_ONCE, "1")))
         # completions end at different lengths: half the longest is what a running one takes on average
-        room = max(1, cache // (a_token * self._longest // 2))
+        room = max(1, cache // (a_token * self.longest // 2))
         concurrency = max(size for size in _GRAPH_SIZES if size <= (room if on_gpu else min(room, 256)))
         limits = {
-            "max_model_len": min(self._longest, config.max_position_embeddings),
+            "max_model_len": min(self.longest, config.max_position_embeddings),
             "kv_cache_memory_bytes": cache,
             "max_num_seqs": concurrency,
         }
-        if self._adapters == "lora":  # a job has one adapter, so a batch needs room for one; the next takes its place
-            rank = min(rank for rank in _LORA_RANKS if rank >= self._largest_rank)
+        if self.adapters == "lora":  # a job has one adapter, so a batch needs room for one; the next takes its place
+            rank = min(rank for rank in _LORA_RANKS if rank >= self.largest_rank)
             limits |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
         if not on_gpu:
             return {**limits, "enforce_eager": True}  # compiling for a CPU takes minutes
@@ -359,3 +330,28 @@ def _finished(llm: Any, ids: dict[int, list[int]], samples: int, sampling: Sampl
         for output in engine.step():
             if output.finished:
                 yield int(output.request_id), output.outputs
+
+
+def _keep(finished: Iterator[tuple[int, Any]], tokenizer: "PreTrainedTokenizerBase", journal: Journal, total: int) -> None:
+    """Journal completions as they come; also those that came before the engine broke."""
+    waiting: dict[str, dict[str, Any]] = {}
+
+    def flush() -> None:
+        entries = dict(waiting)
+        waiting.clear()  # before writing: what the disk took half of must not be written again
+        if entries:
+            journal.append(entries)
+
+    with sampling_progress(total) as advance:
+        try:
+            for index, outputs in finished:
+                texts = tokenizer.batch_decode([output.token_ids for output in outputs], skip_special_tokens=True)
+                for sample, (output, text) in enumerate(zip(outputs, texts, strict=True)):
+                    finish = "length" if output.finish_reason == "length" else "stop"
+                    entry = {"completion": text, "tokens": len(output.token_ids), "finish": finish}
+                    waiting[entry_key(index, sample)] = entry
+                if len(waiting) >= _FLUSH_ROWS:
+                    flush()
+                advance(len(outputs))
+        finally:
+            flush()
