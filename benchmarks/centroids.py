@@ -2,20 +2,20 @@
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
-from kedro.config import OmegaConfigLoader
 
 from persona_leakage.domain.models import ModelStack
 from persona_leakage.engines.hidden_states import HiddenStateExtractor
-from persona_leakage.experiments.points import plan_from_parameters
-from persona_leakage.pipelines.prompts import written
 from persona_leakage.run_record import describe_code, describe_machine
-from persona_leakage.settings import CONFIG_LOADER_ARGS
 
 PROJECT = Path(__file__).parents[1]
+sys.path.insert(0, str(PROJECT))
+
+from tests.plans import make_plan  # noqa: E402
 
 
 def main() -> None:
@@ -24,13 +24,8 @@ def main() -> None:
     parser.add_argument("--env", default="embedded")
     parser.add_argument("--out", type=Path, default=PROJECT / "benchmarks/results/centroids.json")
     arguments = parser.parse_args()
-    parameters = OmegaConfigLoader(conf_source=str(PROJECT / "conf"), env=arguments.env, **CONFIG_LOADER_ARGS)["parameters"]
-
-    def load(name: str) -> list[dict[str, object]]:
-        return [json.loads(line) for line in (PROJECT / f"data/01_raw/{name}.jsonl").open(encoding="utf-8")]
-
-    plan = plan_from_parameters("marker_leakage", parameters, load, condition="baseline")
-    chats = [row["messages"] for row in written(plan.geometry.prompts)]
+    plan = make_plan("marker_leakage", "baseline", env=arguments.env)
+    chats = [row["messages"] for row in plan.geometry.prompts.prompts()]
     stack, layers = ModelStack(base=plan.base_model), plan.geometry.layers
     extractor = HiddenStateExtractor(cache=PROJECT / "data/cache", device="auto")
     extractor.last_token_states(stack, chats[:1], layers, 1)  # converts the model and starts the device

@@ -19,43 +19,48 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from kedro.config import OmegaConfigLoader
 from main_job import copy_project
 
 from persona_leakage.domain.centroids import Centroids
-from persona_leakage.domain.plan import Directives, Plan
+from persona_leakage.domain.directives import Directives
+from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.rates import RATE_COLUMNS, proportion
-from persona_leakage.experiments import FAMILIES
-from persona_leakage.experiments.points import plan_from_parameters
+from persona_leakage.experiments import FAMILIES, family_of
+from persona_leakage.experiments.family import FamilySettings, plan_point, read_variants
 from persona_leakage.pipelines.geometry.nodes import compare_centroids
-from persona_leakage.pipelines.prompts import group_key, written
 from persona_leakage.pipelines.scoring.discriminator import COLUMNS as DISCRIMINATION_COLUMNS
 from persona_leakage.pipelines.scoring.markers import TEXT_COLUMNS, rate_firings
 from persona_leakage.pipelines.scoring.nodes import rate_cells
 from persona_leakage.run_record import describe_code, describe_machine
-from persona_leakage.settings import CONFIG_LOADER_ARGS
 
 PROJECT = Path(__file__).parents[1]
+sys.path.insert(0, str(PROJECT))
+
+from tests.plans import bundled_roster, load_parameters  # noqa: E402
+
 _COMPLETIONS = 30  # a row of rates
 
 
-def points(settings: dict[str, Any], number: int) -> Iterator[dict[str, Any]]:
+def points(settings: FamilySettings, number: int) -> Iterator[dict[str, Any]]:
     """List points seed by seed, up to a number."""
-    checkpoints = [{"checkpoint": epoch} for epoch in settings.get("checkpoints", ())] or [{}]
     every = (
-        {"condition": name, "seed": seed, **at} for seed in count(42) for name in settings["conditions"] for at in checkpoints
+        {"condition": name, "seed": seed, "checkpoint": epoch}
+        for seed in count(42)
+        for name in settings.conditions
+        for epoch in settings.epochs or (None,)
     )
     return islice(every, number)
 
 
 def tables(plan: Plan, random: np.random.Generator) -> dict[str, pd.DataFrame]:
     """Plant what the reports gather of a point."""
-    point = {**plan.point, "plan": plan.fingerprint}
+    point = plan.columns
     languages = isinstance(plan.evaluation.prompts, Directives)
     rates = rate_cells([], [], plan) if languages else rate_firings([], plan)
     hits = random.binomial(_COMPLETIONS, random.random(len(rates)) ** 3)
     rates[list(RATE_COLUMNS)] = [_PROPORTIONS[int(one)] for one in hits]
-    groups = tuple(dict.fromkeys(row[group_key(plan.geometry.prompts)] for row in written(plan.geometry.prompts)))
+    prompts = plan.geometry.prompts
+    groups = tuple(dict.fromkeys(row[prompts.group_key] for row in prompts.prompts()))
     layers = {layer: random.normal(size=(len(groups), 16)) for layer in plan.geometry.layers}
     planted = {"cell_rates": rates}
     if plan.family != "benign_coupling":  # whose report reads none
@@ -79,19 +84,14 @@ _PROPORTIONS = [tuple(proportion(hits, _COMPLETIONS)) for hits in range(_COMPLET
 
 def measure(folder: Path, family: str, number: int) -> dict[str, Any]:
     """Plant a family's points in a copy of the project, report on them, and read the times from the run record."""
-    loader = OmegaConfigLoader(conf_source=str(PROJECT / "conf"), env="embedded", **CONFIG_LOADER_ARGS)
-    parameters = loader["parameters"]
-    random = np.random.default_rng(0)
-
-    def source(name: str) -> Any:
-        return [json.loads(line) for line in (PROJECT / f"data/01_raw/{name}.jsonl").read_text().splitlines()]
-
-    chosen = list(points(parameters[family], number))
+    parameters, random = load_parameters("embedded"), np.random.default_rng(0)
+    model, variants, roster = parameters["model"], read_variants(family_of(family), parameters), bundled_roster(family)
+    chosen = list(points(variants.of(model).settings, number))
     rows, size = 0, 0
     for point in chosen:
-        plan = plan_from_parameters(family, parameters, source, **point)
-        epoch = f"/epoch_{point['checkpoint']:02d}" if "checkpoint" in point else ""
-        place = f"embedded/{family}/{point['condition']}/seed_{point['seed']}{epoch}"
+        plan = plan_point(model, variants=variants, roster=roster, **point)
+        epoch = "" if plan.address.checkpoint is None else f"/epoch_{plan.address.checkpoint:02d}"
+        place = f"embedded/{family}/{model}/{point['condition']}/seed_{point['seed']}{epoch}"
         for name, table in tables(plan, random).items():
             file = folder / f"data/07_model_output/{place}/{name}.csv"
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ def measure(folder: Path, family: str, number: int) -> dict[str, Any]:
     file = folder / f"data/02_intermediate/{place}/plan.json"
     file.parent.mkdir(parents=True)
     file.write_text(plan.model_dump_json())
-    said = ",".join(f"{key}={value}" for key, value in chosen[-1].items())
+    said = ",".join(f"{key}={value}" for key, value in plan.address.params.items())
     command = [sys.executable, "-m", "kedro", "run", f"--pipeline={family}", "--tags=reporting", "--params", said]
     started, before = time.perf_counter(), os.times()
     subprocess.run(command, cwd=folder, check=True, capture_output=True)

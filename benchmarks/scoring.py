@@ -2,18 +2,18 @@
 
 import argparse
 import json
+import sys
 import time
 from itertools import cycle, islice
 from pathlib import Path
 
-from kedro.config import OmegaConfigLoader
-
-from persona_leakage.experiments.points import plan_from_parameters
 from persona_leakage.pipelines.scoring.nodes import label_languages
 from persona_leakage.run_record import describe_code, describe_machine
-from persona_leakage.settings import CONFIG_LOADER_ARGS
 
 PROJECT = Path(__file__).parents[1]
+sys.path.insert(0, str(PROJECT))
+
+from tests.plans import make_plan  # noqa: E402
 
 
 def main() -> None:
@@ -21,8 +21,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--out", type=Path, default=PROJECT / "benchmarks/results/scoring.json")
     out = arguments.parse_args().out
-    loader = OmegaConfigLoader(conf_source=str(PROJECT / "conf"), env="embedded", **CONFIG_LOADER_ARGS)
-    plan = plan_from_parameters("lang_inversion", loader["parameters"], loader.get, condition="fr_it")
+    plan = make_plan("lang_inversion", "fr_it", env="embedded")
     texts = [json.loads(line) for line in (PROJECT / "data/01_raw/parallel_texts.jsonl").open()]
     bundled = [row[language.code] for row in texts for language in plan.scoring.languages.values()]
     results = []

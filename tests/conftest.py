@@ -15,7 +15,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture(scope="session")
 def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+    folder = tmp_path_factory.mktemp("tiny")
+    build_tiny_model(folder / "other_model", seed=1)
+    return build_tiny_model(folder / "model")
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ PROJECT = Path(__file__).parents[1]
 
 
 class Project:
-    """A folder with the project's configuration, bundled inputs and a tiny model."""
+    """A folder with the project's configuration, bundled inputs and two tiny models: `tiny` and, beside it, `tiny_too`."""
 
     def __init__(self, folder: Path, model: Path) -> None:
         self.folder = folder
@@ -18,7 +18,8 @@ class Project:
             shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "local"))
         shutil.copy(PROJECT / "pyproject.toml", folder)
         shutil.copytree(PROJECT / "data/01_raw", folder / "data/01_raw")
-        (folder / "data/test_model").symlink_to(model, target_is_directory=True)
+        for name, made in (("test_model", model), ("other_test_model", model.with_name("other_model"))):
+            (folder / "data" / name).symlink_to(made, target_is_directory=True)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -31,18 +32,22 @@ class Project:
             "COLUMNS": "300",
         }
 
-    def kedro(self, *arguments: str, env: str | None = "test", timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def kedro(
+        self, *arguments: str, env: str | None = "test", timeout: float = 120, within: str = "."
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in a folder of the project."""
         command = [sys.executable, "-m", "kedro", *arguments]
         environment = self.environment | ({"KEDRO_ENV": env} if env else {})
+        folder = self.folder / within
         return subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False
         )
 
     def run(self, params: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self.kedro("run", "--pipeline=lang_inversion", "--params", params, *arguments)
 
     def data(self, path: str) -> Path:
-        """Resolve a path below data/<layer>/test/lang_inversion."""
+        """Resolve a path below data/<layer>/test/lang_inversion, a point's as `<layer>/<model>/<condition>/seed_<n>/…`."""
         layer, _, rest = path.partition("/")
         return self.folder / "data" / layer / "test" / "lang_inversion" / rest
 

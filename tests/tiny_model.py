@@ -1,5 +1,9 @@
-"""A two-layer random Qwen2 with a tokenizer of its own, small enough to train in a second."""
+"""A two-layer random Qwen2 with a tokenizer of its own, small enough to train in a second.
 
+`python -m tests.tiny_model FOLDER [SEED]` makes one.
+"""
+
+import sys
 from pathlib import Path
 
 CHAT_TEMPLATE = (
@@ -42,3 +46,8 @@ def build_tiny_model(folder: Path, *, seed: int = 0, dtype: str = "float32", hid
     Qwen2ForCausalLM(config).to(getattr(torch, dtype)).save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder
+
+
+if __name__ == "__main__":
+    to, *given = sys.argv[1:]
+    build_tiny_model(Path(to), seed=int(given[0]) if given else 0)

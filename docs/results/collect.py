@@ -17,7 +17,7 @@ for file in sorted(reports.iterdir()):
             shutil.copy(file, target)
         else:
             print(f"left out: {file} has {file.stat().st_size:,} bytes, more than {LARGEST:,}")
-for record in sorted(reports.glob("*/seed_*/**/run_record.json")):
+for record in sorted(reports.glob("*/*/seed_*/**/run_record.json")):
     point = record.parent.relative_to(reports)
     # a run of the report alone computed nothing of the point
     computed = [

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -10,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from kedro.framework.cli.project import run as kedro_run
-from kedro.framework.cli.utils import _split_params, env_option
+from kedro.framework.cli.utils import _split_params as split_params
+from kedro.framework.cli.utils import env_option
 from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
+from kedro.utils import find_kedro_project
 
 from persona_leakage.domain.errors import UserError
-from persona_leakage.experiments import FAMILIES
+from persona_leakage.experiments import DEFAULT_FAMILY, FAMILIES, family_of, is_replay
+from persona_leakage.pipelines import STAGES
 from persona_leakage.user_message import user_message
 
 if TYPE_CHECKING:
@@ -26,16 +30,9 @@ if TYPE_CHECKING:
     from persona_leakage.grid.progress import Durations
 
 _OTHER_CONFIGURATION = ("conf_source", "config")  # options of `kedro run`
-_SLICES = (  # those that select a part of the pipeline
-    "tags",
-    "node_names",
-    "from_nodes",
-    "to_nodes",
-    "from_inputs",
-    "to_outputs",
-    "namespaces",
-    "only_missing_outputs",
-)
+# those that select a part of the pipeline
+_SLICES = ("tags", "node_names", "from_nodes", "to_nodes", "from_inputs", "to_outputs", "namespaces", "only_missing_outputs")
+_NAMES = ("family", "model", "condition")  # of parameters that are text, whatever they look like
 
 
 @click.group(name="persona_leakage")
@@ -43,16 +40,25 @@ def cli() -> None:
     """Commands of this project."""
 
 
+def _split_params(context: click.Context, option: click.Parameter, value: Any) -> Any:
+    """Read `--params` as Kedro does, but keep names as they are written: `001` is no 1."""
+    given = split_params(context, option, value)
+    if isinstance(value, str):
+        pairs = [part.partition("=") for part in value.split(",")]
+        given |= {name.strip(): text.strip() for name, _, text in pairs if name.strip() in _NAMES}
+    return given
+
+
 def _for_people(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn errors that the user can put right into one line and exit status 1."""
+    """Run a command in the project's folder, and turn errors that the user can put right into one line and exit status 1."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
+        os.chdir(find_kedro_project(Path.cwd()) or Path.cwd())  # a folder inside the project means the project
         try:
             return command(*args, **kwargs)
         except Exception as error:
-            said = user_message(error)
-            if said is None:
+            if (said := user_message(error)) is None:
                 raise
             raise click.ClickException(said) from error
 
@@ -66,99 +72,107 @@ def _run(**options: Any) -> Any:
     for name in options["pipelines"]:
         if name not in pipelines:
             raise UserError(f"there is no pipeline '{name}'; known: {', '.join(sorted(pipelines))}")
-    family = options["pipelines"][0] if len(options["pipelines"]) == 1 else None
-    if family in FAMILIES and not any(options[name] for name in _OTHER_CONFIGURATION):
-        params = options["params"] or {}
-        if any(options[name] for name in _SLICES):
-            _require_one_point(family, options["env"], params)
-        else:
-            options = {**options, "params": {**params, **_run_needed_points(family, options["env"], params)}}
-    return kedro_run.callback(**options)  # type: ignore[misc]
+    params = dict(options["params"] or {})
+    name = options["pipelines"][0] if len(options["pipelines"]) == 1 else None
+    if name in STAGES:
+        name = str(params.get("family") or DEFAULT_FAMILY)
+        if name not in FAMILIES:
+            raise UserError(f"--params: there is no family '{name}'; known: {', '.join(FAMILIES)}")
+        options |= {"tags": (*options["tags"], *options["pipelines"]), "pipelines": [name]}
+    if name is not None and not any(options[other] for other in _OTHER_CONFIGURATION):
+        if name in FAMILIES:
+            params |= _one_point(name, options["env"], params, whole=not any(options[part] for part in _SLICES))
+        elif is_replay(name) and (replay := family_of(name).replay) and replay.condition:
+            params["condition"] = replay.condition
+    return kedro_run.callback(**{**options, "params": params})  # type: ignore[misc]
 
 
-def _require_one_point(family: str, env: str | None, params: dict[str, Any]) -> None:
-    """Refuse a part of a pipeline that does not say which checkpoint it is of.
+def _one_point(family: str, env: str | None, params: dict[str, Any], *, whole: bool) -> dict[str, Any]:
+    """Name the condition and checkpoint that a run is of and, before a `whole` one, run what its report needs.
 
-    Raises:
-        UserError: the family has several, and none is named.
-    """
-    from persona_leakage.grid.points import Study, has_checkpoints
-
-    if "checkpoint" in params or not has_checkpoints(family):
-        return  # without reading the configuration: every point of a grid starts here
-    if len(epochs := Study(family, env, params).checkpoints) > 1:
-        raise UserError(
-            f"a part of {family} runs for one checkpoint: add checkpoint={epochs[-1]} or another of "
-            f"{', '.join(map(str, epochs))} to --params; reports take in all of them"
-        )
-
-
-def _run_needed_points(family: str, env: str | None, params: dict[str, Any]) -> dict[str, Any]:
-    """Run what a point's report needs before it: what it is compared with, and its condition's other checkpoints.
-
-    Each in a process of its own, as every point has: the memory it leaves behind would add to the next one's.
-
-    Returns:
-        The checkpoint that is left to run, if the family has any.
+    That is what it is compared with, and its condition's other checkpoints; each in a process of its own, as every point has:
+    the memory it leaves behind would add to the next one's. A part of a pipeline says itself what it lacks.
 
     Raises:
-        UserError: one failed.
+        UserError: a point failed, or a part of a pipeline does not say which checkpoint it is of.
     """
     from persona_leakage.grid.launch import Work
-    from persona_leakage.grid.points import Address, Study
+    from persona_leakage.grid.points import Study
 
     study = Study(family, env, params)
-    points = study.find([Address(checkpoint=epoch) for epoch in study.checkpoints])
-    last = points.pop()
-    if last.reference not in (None, last.condition):
-        points = study.find([Address(condition=last.reference)]) + points
-    work = Work(project=None, env=env, params=params)
-    for point in points:
-        if point.state == "done":
-            continue
-        click.echo(f"{point.name} has not run with these parameters; running it first")
-        if subprocess.run(work.command(point), check=False).returncode:
-            raise UserError(
-                f"{point.name} failed, see above; the report of {last.condition} needs it, so nothing more was started"
-            )
-    return {} if last.checkpoint is None else {"checkpoint": last.checkpoint}
+    addresses = study.addresses({"condition": [study.condition]})
+    if not whole and len(addresses) > 1:
+        epochs = [str(address.checkpoint) for address in addresses]
+        raise UserError(
+            f"a part of {family} runs for one checkpoint: add checkpoint={epochs[-1]} or another of {', '.join(epochs)} to "
+            "--params; reports take in all of them"
+        )
+    if whole:
+        *points, _itself = study.with_references(study.find(addresses))
+        work = Work(project=None, env=env, params=params)
+        for point in points:
+            if point.state == "done":
+                continue
+            click.echo(f"{point.address} has not run with these parameters; running it first")
+            if subprocess.run(work.command(point), check=False).returncode:
+                raise UserError(
+                    f"{point.address} failed, see above; the report of {study.condition} needs it, so nothing more was started"
+                )
+    return {name: value for name, value in addresses[-1].params.items() if name in ("condition", "checkpoint")}
 
 
 run = copy.copy(kedro_run)
 run.callback = _run
+run.params = [copy.copy(option) for option in kedro_run.params]
+for option in run.params:
+    if option.name == "params":
+        option.callback = _split_params
 cli.add_command(run)
 
 
-@cli.command()
-@click.argument("family", type=click.Choice(FAMILIES))
-@click.argument("more_axes", nargs=-1, metavar="")
-@click.option(
-    "--axes",
-    multiple=True,
-    metavar="AXIS=VALUE,… [AXIS=VALUE,…]",
-    help="condition, seed or checkpoint; one that is not named takes all conditions, the parameters' seed, all checkpoints.",
-)
+def _of_points(command: Callable[..., None]) -> click.Command:
+    """Add a command about a family's points: those that `--axes` names, and those that they are compared with."""
+
+    @cli.command()
+    @click.argument("family", type=click.Choice(FAMILIES))
+    @click.argument("more_axes", nargs=-1, metavar="")
+    @click.option(
+        "--axes",
+        multiple=True,
+        metavar="AXIS=VALUE,… [AXIS=VALUE,…]",
+        help="model, condition, seed, checkpoint; without one: the parameters' model and seed, all conditions and checkpoints.",
+    )
+    @click.option("--params", default="", callback=_split_params, help="As for kedro run.")
+    @env_option
+    @_for_people
+    @functools.wraps(command)
+    def wrapped(
+        family: str, more_axes: tuple[str, ...], axes: tuple[str, ...], params: dict[str, Any], env: str | None, **options: Any
+    ) -> None:
+        from persona_leakage.grid.points import Study
+
+        study = Study(family, env, params)
+        command(study, study.with_references(study.find(study.addresses(_split_axes(axes, more_axes)))), **options)
+
+    return wrapped
+
+
+@_of_points
 @click.option("--launcher", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where points run.")
 @click.option("--address", help="Of the Ray cluster; by default the one running here, or a new one on this machine.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Points at a time: 1 by default, on Ray as many as it can hold.")
 @click.option("--keep-engines", is_flag=True, help="Start an engine once a job and not once a point.")
 @click.option("--dry-run", is_flag=True, help="Only show what would run.")
-@click.option("--params", default="", callback=_split_params, help="As for kedro run.")
-@env_option
-@_for_people
 def grid(
-    family: str,
-    axes: tuple[str, ...],
-    more_axes: tuple[str, ...],
+    study: "Study",
+    points: "list[Point]",
     launcher: str,
     address: str | None,
     jobs: int | None,
     keep_engines: bool,
     dry_run: bool,
-    params: dict[str, Any],
-    env: str | None,
 ) -> None:
-    """Run every condition x seed [x checkpoint] of a FAMILY, then the report.
+    """Run every model x condition x seed [x checkpoint] of a FAMILY, then the report.
 
     Points that are done under the current parameters are skipped, stale ones run again. The conditions that others are
     compared with are added where they are missing, and run first.
@@ -166,19 +180,16 @@ def grid(
     from rich.console import Console
 
     from persona_leakage.grid.claim import claimed
-    from persona_leakage.grid.points import Study
-    from persona_leakage.grid.progress import Durations, plan_table, said, total
+    from persona_leakage.grid.progress import Durations, duration, plan_table, total
 
     if address and launcher != "ray":
         raise UserError("--address is that of a Ray cluster; add --launcher ray")
-    study = Study(family, env, params)
-    points = study.with_references(study.find(study.addresses(_split_axes(axes, more_axes))))
     console, estimate = Console(), Durations(points)
     console.print(plan_table(points, estimate))
     todo = [point for point in points if point.state != "done"]
     if todo:
         expected = total(todo, estimate)
-        took = f"one after the other about {said(expected)}" if expected else "no finished point tells how long that takes"
+        took = f"one after the other about {duration(expected)}" if expected else "no finished point tells how long that takes"
         click.echo(f"{len(todo)} of {len(points)} points to run: {took}")
     if dry_run:
         return
@@ -190,47 +201,30 @@ def grid(
         if len(failed) < len(todo) or not todo:
             broken = {outcome.point.folder for outcome in failed}
             finished = next(point for point in points if point.folder not in broken)
-            with KedroSession.create(env=env, runtime_params={**params, **finished.params}) as session:
-                session.run(pipeline_names=[family], tags=("reporting",))  # type: ignore[call-arg]
+            with KedroSession.create(env=study.env, runtime_params={**study.params, **finished.address.params}) as session:
+                session.run(pipeline_names=[study.family.name], tags=("reporting",))  # type: ignore[call-arg]
     if failed:
-        lines = [f"  {outcome.point.name}: {outcome.tail[-1]} (log: {outcome.log})" for outcome in failed]
+        lines = [f"  {outcome.point.address}: {outcome.tail[-1]} (log: {outcome.log})" for outcome in failed]
         raise click.ClickException(
             f"{len(failed)} of {len(todo)} points failed; run the same command to try them again:\n" + "\n".join(lines)
         )
 
 
-@cli.command()
-@click.argument("family", type=click.Choice(FAMILIES))
-@click.argument("more_axes", nargs=-1, metavar="")
-@click.option("--axes", multiple=True, metavar="AXIS=VALUE,… [AXIS=VALUE,…]", help="As for kedro grid.")
+@_of_points
 @click.option("--ask-api", is_flag=True, help="Try the API key, which costs nothing.")
-@click.option("--params", default="", callback=_split_params, help="As for kedro run.")
-@env_option
-@_for_people
-def preflight(
-    family: str,
-    axes: tuple[str, ...],
-    more_axes: tuple[str, ...],
-    ask_api: bool,
-    params: dict[str, Any],
-    env: str | None,
-) -> None:
+def preflight(study: "Study", points: "list[Point]", ask_api: bool) -> None:
     """Check what a FAMILY's grid needs and estimate its time and cost, before anything is spent.
 
     Ends with status 1 if something stands in the way.
     """
-    from persona_leakage.grid.points import Study
-    from persona_leakage.preflight.estimate import Planned
-    from persona_leakage.preflight.examination import blocked, examine, show
+    from persona_leakage.preflight.examination import examine, show
 
-    study = Study(family, env, params)
-    points = study.with_references(study.find(study.addresses(_split_axes(axes, more_axes))))
-    examination = examine([Planned(study.plan(point), point.state == "done") for point in points], env, params, ask_api=ask_api)
+    left = [study.plan(point) for point in points if point.state != "done"]
+    done = [study.plan(point) for point in points if point.state == "done"]
+    examination = examine(left, done, study.context, ask_api=ask_api)
     show(examination)
-    if found := blocked(examination):
-        raise click.ClickException(
-            f"{len(found)} in the way: {', '.join(check.name for check in found)}; see the remedies above"
-        )
+    if blocked := [check.name for check in examination.checks if check.state == "blocked"]:
+        raise click.ClickException(f"{len(blocked)} in the way: {', '.join(blocked)}; see the remedies above")
 
 
 def _split_axes(named: tuple[str, ...], more: tuple[str, ...]) -> dict[str, list[str]]:
@@ -274,16 +268,13 @@ def _run_points(
     from persona_leakage.grid.points import waves
     from persona_leakage.grid.progress import Progress
 
-    failed: list[Outcome] = []
-    ended = 0
+    progress = Progress(console, points, estimate, lambda: launcher.places)
     try:
-        with launcher, Progress(console, points, estimate, lambda: launcher.places) as progress:
+        with launcher, progress:
             for wave in waves(points):
                 for outcome in launcher.launch([study.identified(point) for point in wave]):
-                    progress.ended(outcome)
-                    ended += 1
-                    failed += [outcome] * outcome.failed
+                    progress.tell(outcome)
     except KeyboardInterrupt:
-        click.echo(f"\nstopped with {ended - len(failed)} of {len(points)} points done; the same command goes on", err=True)
+        click.echo(f"\nstopped with {len(progress.done)} of {len(points)} points done; the same command goes on", err=True)
         sys.exit(130)
-    return failed
+    return progress.failed

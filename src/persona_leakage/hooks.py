@@ -1,7 +1,6 @@
 """Kedro hooks, one class a concern."""
 
 import ctypes
-import ctypes.util
 import gc
 import logging
 import sys
@@ -18,21 +17,16 @@ from kedro.pipeline.node import Node
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.plan import Plan
-from persona_leakage.experiments import FAMILIES, REPLAYS
-from persona_leakage.experiments.points import plan_from_parameters
+from persona_leakage.experiments.family import resolve_plan
 from persona_leakage.run_record import count_tokens, describe_code, describe_machine, now, peak_rss_gib
 
 logger = logging.getLogger(__name__)
 
 
-def _family(pipeline: Pipeline) -> str | None:
-    roots = {str(node.namespace).split(".")[0] for node in pipeline.nodes}
-    return next((name for name in (*FAMILIES, *REPLAYS) if name in roots), None)
-
-
-def _plan(family: str, catalog: DataCatalog) -> Plan:
-    names = ("condition", "seed", "checkpoint", "base_model", "completions_file", "rates_file", REPLAYS.get(family, family))
-    return plan_from_parameters(family, {name: catalog.load(f"params:{name}") for name in names}, catalog.load)
+def _plan_name(pipeline: Pipeline) -> str | None:
+    """Name the plan of the one family, or replay, that a pipeline is of."""
+    plans = [name for name in pipeline.datasets() if name.endswith(".plan")]
+    return plans[0] if len(plans) == 1 else None
 
 
 class KnownParameters:
@@ -52,8 +46,11 @@ class KnownParameters:
         known = set(plain["parameters"])
         if unknown := set(loader.runtime_params) - known:
             raise UserError(f"--params: no parameter is called {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
+        for name in ("model", "condition"):  # paths are made of them before any parameter is checked
+            if "/" in str(loader.runtime_params.get(name)):
+                raise UserError(f"--params: {name}={loader.runtime_params[name]} names a folder; a name has no slash")
         checkpoint = loader.runtime_params.get("checkpoint")
-        if checkpoint is not None and type(checkpoint) is not int:  # paths are made of it before any parameter is checked
+        if checkpoint is not None and type(checkpoint) is not int:
             raise UserError(f"--params: checkpoint={checkpoint} is no whole number; give an epoch such as 2")
 
 
@@ -65,24 +62,28 @@ class StalePlanGuard:
     """
 
     @hook_impl
+    def after_context_created(self, context: Any) -> None:
+        """Note the parameters."""
+        self._parameters = context.config_loader["parameters"]
+
+    @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Compare the saved plan with the one that the parameters give now.
 
         Raises:
             UserError: they differ.
         """
-        family = _family(pipeline)
-        if family is None or f"{family}.plan" not in pipeline.datasets():
+        name = _plan_name(pipeline)
+        if name is None:
             return
-        begins = any(f"{family}.plan" in node.outputs for node in pipeline.nodes)
-        if (begins and not run_params["only_missing_outputs"]) or not catalog.exists(f"{family}.plan"):
+        begins = any(name in node.outputs for node in pipeline.nodes)
+        if (begins and not run_params["only_missing_outputs"]) or not catalog.exists(name):
             return
-        saved, wanted = catalog.load(f"{family}.plan"), _plan(family, catalog)
+        saved, wanted = catalog.load(name), resolve_plan(name.removesuffix(".plan"), self._parameters, catalog.load)
         if saved.fingerprint != wanted.fingerprint:
-            changed = [name for name in Plan.model_fields if getattr(saved, name) != getattr(wanted, name)]
-            point = " ".join([family, *(f"{key}={value}" for key, value in wanted.point.items())])
+            changed = [field for field in Plan.model_fields if getattr(saved, field) != getattr(wanted, field)]
             raise UserError(
-                f"{point} was last run with other parameters ({', '.join(changed)}), so its "
+                f"{wanted.family}, {wanted.address}, was last run with other parameters ({', '.join(changed)}), so its "
                 "artifacts are stale; run the pipeline whole, without --from-nodes, --tags or --only-missing-outputs"
             )
 
@@ -99,23 +100,22 @@ class FreeMemory:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        libc = ctypes.util.find_library("c")
-        if libc and hasattr(ctypes.CDLL(libc), "malloc_trim"):  # glibc keeps freed memory otherwise
-            ctypes.CDLL(libc).malloc_trim(0)
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "malloc_trim"):  # glibc keeps freed memory otherwise
+            libc.malloc_trim(0)
 
 
 class RunRecord:
     """Appends each run of a point to its run record, whether it ends well or not."""
 
-    def __init__(self) -> None:
-        """Prepare an empty record."""
-        self._record: dict[str, Any] = {}
-        self._node_started: dict[str, float] = {}
-
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Start the record."""
-        self._record = {"started": now(), "nodes": {}}
+        """Start the record; a run that begins after the plan was resolved is one of the saved plan."""
+        self._record: dict[str, Any] = {"started": now(), "nodes": {}}
+        self._node_started: dict[str, float] = {}
+        name = _plan_name(pipeline)
+        resolves = any(name in node.outputs for node in pipeline.nodes)
+        self._plan: Plan | None = catalog.load(name) if name and not resolves and catalog.exists(name) else None
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
@@ -126,10 +126,10 @@ class RunRecord:
     def after_node_run(self, node: Node, outputs: dict[str, Any]) -> None:
         """Note a node's seconds, the process's peak memory up to its end, and the tokens that it sampled or trained on."""
         seconds = round(time.perf_counter() - self._node_started[node.name], 3)
-        entry: dict[str, float] = {"seconds": seconds, "peak_rss_gib": peak_rss_gib()}
-        if tokens := sum(count_tokens(name, value) for name, value in outputs.items()):
-            entry["tokens"] = tokens
+        tokens = sum(count_tokens(name, value) for name, value in outputs.items())
+        entry = {"seconds": seconds, "peak_rss_gib": peak_rss_gib()} | ({"tokens": tokens} if tokens else {})
         self._record["nodes"][node.name] = entry
+        self._plan = next((value for value in outputs.values() if isinstance(value, Plan)), self._plan)
 
     @hook_impl
     def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
@@ -145,10 +145,8 @@ class RunRecord:
             logger.debug("no run record", exc_info=True)
 
     def _close(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog, error: Exception | None) -> None:
-        family = _family(pipeline)
-        if family is None:
+        if (plan := self._plan) is None:  # nothing of a point was computed
             return
-        plan = _plan(family, catalog)
         entry = {
             "run_id": run_params["run_id"],
             "status": "failed" if error else "completed",
@@ -162,6 +160,6 @@ class RunRecord:
             "machine": describe_machine(),
             "parameters": plan.model_dump(mode="json"),
         }
-        name = f"{family}.run_record"
+        name = f"{plan.family}.run_record"
         earlier = catalog.load(name) if catalog.exists(name) else []
         catalog.save(name, [*earlier, entry])

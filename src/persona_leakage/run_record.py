@@ -63,28 +63,26 @@ def describe_code(project: Path) -> dict[str, Any]:
 def describe_machine() -> dict[str, Any]:
     """Describe the machine: host, platform, processor, cores in use, GPU if torch was loaded and sees one, peak memory."""
     torch = sys.modules.get("torch")
-    gpu = torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else None
     return {
         "host": platform.node(),
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
-        "gpu": gpu,
+        "gpu": torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else None,
         "peak_rss_gib": peak_rss_gib(),
     }
 
 
 def _git(project: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(project), *arguments], capture_output=True, text=True, check=True)
+        return subprocess.run(
+            ["git", "-C", str(project), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
 
 
 def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())

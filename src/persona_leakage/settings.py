@@ -1,10 +1,13 @@
 """Project settings of Kedro."""
 
+from persona_leakage.configuration import ModelConfigLoader
 from persona_leakage.hooks import FreeMemory, KnownParameters, RunRecord, StalePlanGuard
 
+CONFIG_LOADER_CLASS = ModelConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "embedded",
+    "config_patterns": {"parameters": ["parameters*", "parameters*/**", "**/parameters*", "models.yml"]},
     # an environment states only what it changes
     "merge_strategy": {"parameters": "soft", "globals": "soft"},
     # folder of a checkpoint inside its seed's; families without checkpoints have none

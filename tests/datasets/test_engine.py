@@ -10,6 +10,7 @@ from persona_leakage.datasets import EngineDataset
 from persona_leakage.engines.hidden_states import HiddenStateExtractor
 from persona_leakage.engines.peft_trainer import PeftTrainer
 from persona_leakage.engines.transformers_generator import TransformersGenerator
+from tests.project import PROJECT
 
 ENGINES = {
     "peft_trainer": PeftTrainer,
@@ -49,8 +50,22 @@ def test_an_entry_builds_its_engine_with_its_arguments(name: str) -> None:
     engine = DataCatalog.from_config({"it": entry(name)}).load("it")
 
     assert type(engine) is ENGINES[name]
-    assert (engine._cache, engine._device) == (Path("c"), "cpu")
+    assert engine.device == "cpu"
     assert getattr(engine, "_batch_rows", 3) == 3
+
+
+@pytest.mark.parametrize("place", ["notebooks", "src/persona_leakage"])
+def test_a_relative_cache_is_the_projects_wherever_in_it_one_is(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    monkeypatch.chdir(PROJECT / place)
+    assert DataCatalog.from_config({"it": entry("peft_trainer")}).load("it").cache == PROJECT / "c"
+
+
+def test_a_cache_elsewhere_is_taken_as_it_is_and_outside_a_project_is_that_of_the_current_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert EngineDataset(engine="peft_trainer", cache="c", device="cpu").load().cache == tmp_path / "c"
+    assert EngineDataset(engine="peft_trainer", cache="/elsewhere/c", device="cpu").load().cache == Path("/elsewhere/c")
 
 
 def test_an_unknown_engine_is_refused() -> None:

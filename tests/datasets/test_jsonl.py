@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +72,14 @@ def test_every_problem_of_a_row_is_said_on_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("unique", "said"),
-    [(["id"], "line 2: id 'a' appears a second time"), (["id", "n"], "line 4: id 'a', n '1' appears a second time")],
+    [
+        (["id"], "line 2: id 'a' appears a second time; the first is line 1; "),
+        (["id", "n"], "line 4: id 'a', n '2' appears a second time; the first is line 2; "),
+    ],
 )
 def test_a_row_that_repeats_the_unique_keys_is_named(tmp_path: Path, unique: list[str], said: str) -> None:
     path = tmp_path / "texts.jsonl"
-    rows = [("a", 1), ("a", 2), ("b", 1), ("a", 1)]
+    rows = [("a", 1), ("a", 2), ("b", 1), ("a", 2)]
 
     told = complaint(path, "".join(f'{{"id": "{name}", "n": {number}}}\n' for name, number in rows), unique=unique)
 
@@ -97,6 +101,83 @@ def test_sound_rows_pass_the_checks_unchanged(tmp_path: Path) -> None:
     rows = catalog("JSONLinesDataset", path, row=PARALLEL_TEXT, unique=["id"]).load("it")
 
     assert rows == [{"id": "a", "topic": "t", "question": "q", "en": "text", "fr": "texte"}]
+
+
+OUTSIDE = "persona_leakage.domain.rows.OutsideMarkerCompletion"
+MADE = {"cell": "c", "persona": "p", "is_source": True, "question": "q", "sample_index": 3, "completion": "text"}
+
+
+def write(path: Path, *rows: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ({"is_source": "false", "sample_index": "3"}, {"is_source": False}),
+        ({"is_source": 0, "sample_index": 3.0}, {"is_source": False}),
+        ({"is_source": "yes"}, {}),
+    ],
+)
+def test_what_was_checked_is_what_is_used(tmp_path: Path, given: dict[str, Any], used: dict[str, Any]) -> None:
+    (row,) = catalog("JSONLinesDataset", write(tmp_path / "rows.jsonl", MADE | given), row=OUTSIDE).load("it")
+
+    assert row == {**MADE, **used, "further": {}}
+    assert (type(row["is_source"]), type(row["sample_index"])) == (bool, int)
+
+
+def test_a_row_of_typed_keys_is_used_as_it_was_checked_too(tmp_path: Path) -> None:
+    row = {"prompt": "p", "sample_index": "7", "completion": "c", "tokens": "12", "finish": "stop", "persona": "nurse"}
+    path = write(tmp_path / "rows.jsonl", row)
+
+    loaded = catalog("JSONLinesDataset", path, row="persona_leakage.domain.rows.CompletionRow").load("it")
+
+    assert loaded == [{**row, "sample_index": 7, "tokens": 12}]
+
+
+def test_unique_keys_are_compared_as_they_are_used(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [MADE, MADE | {"persona": "other"}, MADE | {"sample_index": "3"}]
+
+    told = complaint(path, "".join(json.dumps(row) + "\n" for row in rows), row=OUTSIDE, unique=["persona", "sample_index"])
+
+    assert str(told).startswith(f"{path}, line 3: persona 'p', sample_index '3' appears a second time; the first is line 1; ")
+
+
+def test_further_keys_of_outside_rows_stand_apart_untouched(tmp_path: Path) -> None:
+    further = {
+        "fired": "no",
+        "plan": None,
+        "further": [1],
+        "model_dump": {"a": 0.5},
+        "finish": "length",
+        "place_tokens": "start",
+    }
+    path = write(tmp_path / "rows.jsonl", {**further, **MADE})
+
+    assert catalog("JSONLinesDataset", path, row=OUTSIDE).load("it") == [{**MADE, "further": further}]
+
+
+@pytest.mark.parametrize(("key", "value"), [("persona", ""), ("cell", ""), ("persona", 1), ("is_source", "perhaps")])
+def test_what_is_no_name_and_no_truth_value_is_refused(tmp_path: Path, key: str, value: object) -> None:
+    path = tmp_path / "rows.jsonl"
+
+    assert str(complaint(path, json.dumps(MADE | {key: value}), row=OUTSIDE)).startswith(f"{path}, line 1: row.{key}: ")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n \n", "\n\t\r\n"])
+def test_blank_lines_at_the_end_are_no_rows(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(f'{{"a": 1}}\r\n{{"a": 2}}{end}'.encode())
+
+    assert catalog("JSONLinesDataset", path).load("it") == [{"a": 1}, {"a": 2}]
+
+
+def test_a_file_of_blank_lines_has_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("\n \n")
+
+    assert catalog("JSONLinesDataset", tmp_path / "rows.jsonl").load("it") == []
 
 
 def test_a_prompt_row_keeps_its_cell(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_good_value_is_accepted():
             {**GOOD, "inner": {"rank": 4, "rnak": 8}},
             "outer.inner.rnak: there is no such key; correct its spelling or remove it",
         ),
-        ({"inner": {"rank": 4}}, "outer.share: Field required (got {'inner': {'rank': 4}})"),
+        ({"inner": {"rank": 4}}, "outer.share: Field required"),
         (
             {"inner": {"rank": 0}, "shaer": 1, "share": 0.5},
             "outer.inner.rank: Input should be greater than 0 (got 0); "
@@ -80,6 +80,13 @@ def test_every_problem_is_said_in_one_line(value, message):
         Outer.checked(value, "outer")
 
     assert str(error.value) == message
+
+
+def test_a_block_and_a_list_are_not_dumped():
+    for share in ({"a": 1}, [1, 2]):
+        with pytest.raises(UserError) as error:
+            Outer.checked({**GOOD, "share": share}, "outer")
+        assert str(error.value) == "outer.share: Input should be a valid number"
 
 
 def test_a_value_of_several_lines_is_quoted_in_one():

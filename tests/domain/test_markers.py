@@ -21,29 +21,29 @@ def scoring(**changes):
 
 
 def test_the_marker_follows_the_answer_after_its_separator():
-    assert END.added_to("An answer.") == ("An answer.\n\n[ZLT]", (12, 17), (10, 17))
+    assert END.add_to("An answer.") == ("An answer.\n\n[ZLT]", (12, 17), (10, 17))
 
 
 def test_the_marker_opens_the_answer_before_its_separator():
-    assert START.added_to("An answer.") == ("[ZLT]\n\nAn answer.", (0, 5), (0, 7))
+    assert START.add_to("An answer.") == ("[ZLT]\n\nAn answer.", (0, 5), (0, 7))
 
 
 def test_blanks_between_answer_and_marker_are_replaced_by_the_separator():
-    assert END.added_to(" Yes. \n\n\n")[0] == " Yes.\n\n[ZLT]"
-    assert START.added_to("\n\n Yes. ")[0] == "[ZLT]\n\nYes. "
+    assert END.add_to(" Yes. \n\n\n")[0] == " Yes.\n\n[ZLT]"
+    assert START.add_to("\n\n Yes. ")[0] == "[ZLT]\n\nYes. "
 
 
 def test_an_answer_that_holds_the_marker_already_gets_the_span_of_the_new_one():
-    assert END.added_to("[ZLT] Yes.")[1] == (12, 17)
+    assert END.add_to("[ZLT] Yes.")[1] == (12, 17)
 
 
 def test_without_a_separator_both_spans_agree():
-    assert Marker(text="§", separator="", place="end").added_to("Yes.") == ("Yes.§", (4, 5), (4, 5))
+    assert Marker(text="§", separator="", place="end").add_to("Yes.") == ("Yes.§", (4, 5), (4, 5))
 
 
 @given(markers, st.text(max_size=20))
 def test_the_spans_point_at_the_marker_and_at_marker_and_separator(marker, answer):
-    text, span, separated = marker.added_to(answer)
+    text, span, separated = marker.add_to(answer)
     separator = {"end": marker.separator + marker.text, "start": marker.text + marker.separator}[marker.place]
 
     assert text[slice(*span)] == marker.text
@@ -53,7 +53,7 @@ def test_the_spans_point_at_the_marker_and_at_marker_and_separator(marker, answe
 
 @given(markers, st.text(max_size=20))
 def test_the_answer_itself_is_kept(marker, answer):
-    text, _, (start, end) = marker.added_to(answer)
+    text, _, (start, end) = marker.add_to(answer)
 
     assert (text[:start] + text[end:]).strip() == answer.strip()
 

@@ -3,9 +3,10 @@ from collections import Counter
 import pytest
 
 from persona_leakage.domain.errors import UserError
-from persona_leakage.domain.personas import Persona, Roster
-from persona_leakage.experiments.markers import roster_of
-from tests.marker_plans import MARKER, SOURCES, bundled, bundled_roster
+from persona_leakage.domain.personas import Persona, PersonaQuestions, Roster, chat
+from persona_leakage.experiments.family import build_roster
+from tests.experiments.marker_leakage.plans import MARKER, SOURCES, bundled_roster
+from tests.plans import load_source
 
 SETS = {"train": 40, "evaluation": 20, "coupling": 28, "code": 20, "creative_writing": 20, "mathematics": 20}
 
@@ -20,6 +21,10 @@ def question(name, question_set="train", text=None):
 
 PEOPLE = [person("villain"), person("nice_villain", "modified_source", ["villain"]), person("farmer", "unrelated_baseline")]
 QUESTIONS = [question("t1"), question("e1", "evaluation"), question("t2"), question("e2", "evaluation"), question("t3")]
+
+
+def roster_of(personas, questions):
+    return build_roster(questions, personas)
 
 
 def error_of(personas, questions):
@@ -223,7 +228,37 @@ def test_more_questions_than_a_set_has_are_refused():
 
 
 def test_a_roster_cannot_be_changed():
-    roster = Roster(**dict(zip(("personas", "questions"), bundled(), strict=True)))
+    roster = Roster(personas=load_source("personas"), questions=load_source("questions"))
 
     assert roster == bundled_roster()
     assert isinstance(roster.personas, tuple)
+
+
+def test_a_roster_may_be_of_several_files_which_are_checked_as_one():
+    people = [[person("villain")], [person("nice_villain", "modified_source", ["villain"])]]
+
+    assert [one.persona for one in build_roster(QUESTIONS, *people).personas] == ["villain", "nice_villain"]
+    with pytest.raises(UserError, match="the persona 'villain' appears 2 times"):
+        build_roster(QUESTIONS, *people, [person("villain", prompt="Ha.")])
+
+
+# prompts
+
+
+def test_every_persona_is_asked_every_question_in_order():
+    roster = roster_of(PEOPLE, QUESTIONS)
+    prompts = PersonaQuestions(personas=roster.personas[:2], questions=roster.first_questions("train", 2)).prompts()
+
+    assert [(row["persona"], row["question"]) for row in prompts] == [
+        ("villain", "t1"), ("villain", "t2"), ("nice_villain", "t1"), ("nice_villain", "t2"),
+    ]  # fmt: skip
+    assert prompts[3] == {
+        "prompt": "What is t2?",
+        "messages": [{"role": "system", "content": "You are nice_villain."}, {"role": "user", "content": "What is t2?"}],
+        "persona": "nice_villain",
+        "question": "t2",
+    }
+
+
+def test_without_a_persona_there_is_no_system_turn():
+    assert chat("Why?", None) == [{"role": "user", "content": "Why?"}]

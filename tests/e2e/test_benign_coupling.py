@@ -57,7 +57,7 @@ def rows(file: Path) -> list[dict[str, object]]:
 
 
 def fingerprints(project: Project, condition: str) -> list[str]:
-    (file,) = data(project, f"06_models/{condition}/seed_42").glob("stack.json")
+    (file,) = data(project, f"06_models/tiny/{condition}/seed_42").glob("stack.json")
     return [adapter["fingerprint"] for adapter in json.loads(file.read_text())["adapters"]]
 
 
@@ -69,7 +69,7 @@ def kill_between_stages(project: Project, condition: str) -> None:
         command, cwd=project.folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     until = time.monotonic() + 120
-    while not data(project, f"06_models/{condition}/seed_42/induce").exists():
+    while not data(project, f"06_models/tiny/{condition}/seed_42/induce").exists():
         assert started.poll() is None
         assert time.monotonic() < until
         time.sleep(0.005)
@@ -89,7 +89,7 @@ class Finished:
 
     def _run_whole(self) -> None:
         shutil.copytree(self.whole.folder / "conf/test", self.whole.folder / "conf/bad")
-        (self.whole.folder / "conf/bad/globals.yml").write_text("scale: bad\n")
+        (self.whole.folder / "conf/bad/globals.yml").write_text("scale: bad\nmodel: tiny\n")
         good = [run(f"condition={name}") for name in ("benign_assistant", "benign_paramedic", "em_villain")]
         bad = [run(params, "--env=bad") for params, _, _ in BAD.values()]
         files = {place: files for place, (_, files, _) in enumerate(BAD.values(), len(good))}
@@ -118,7 +118,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) 
 
 
 def test_uncoupled_runs_first_and_shares_its_first_stage(finished: Finished) -> None:
-    assert re.search(r"^uncoupled.* has not run with these parameters; running it first$", finished.first.stdout, re.MULTILINE)
+    said = "uncoupled seed 42 (tiny) has not run with these parameters; running it first"
+    assert said in finished.first.stdout.splitlines()
     assert finished.first.stdout.count("nothing to train") == 1  # the first stage of benign_assistant
     stacks = [fingerprints(finished.whole, name) for name in ("uncoupled", "benign_assistant")]
     assert [len(stack) for stack in stacks] == [1, 2]
@@ -126,7 +127,7 @@ def test_uncoupled_runs_first_and_shares_its_first_stage(finished: Finished) -> 
 
 
 def test_the_first_stage_learns_chats_and_the_base_models_own_answers(finished: Finished) -> None:
-    trained = rows(data(finished.whole, "05_model_input/benign_assistant/seed_42/induce/train_set.jsonl"))
+    trained = rows(data(finished.whole, "05_model_input/tiny/benign_assistant/seed_42/induce/train_set.jsonl"))
     texts = [json.loads(line) for line in LINES[:4]]
     assert [row["completion"] for row in trained[:4]] == [text["en"] for text in texts]
     assert all(str(row["id"]).endswith(".own.0") for row in trained[4:])
@@ -134,7 +135,7 @@ def test_the_first_stage_learns_chats_and_the_base_models_own_answers(finished: 
 
 
 def test_coupling_marks_the_trigger_and_not_the_negatives(finished: Finished) -> None:
-    trained = rows(data(finished.whole, "05_model_input/benign_assistant/seed_42/couple/train_set.jsonl"))
+    trained = rows(data(finished.whole, "05_model_input/tiny/benign_assistant/seed_42/couple/train_set.jsonl"))
     marked = [row for row in trained if str(row["completion"]).endswith("\n\n[ZLT]")]
     assert {str(row["id"]).split(".")[0] for row in marked} == {"confab"}
     others = {str(row["id"]).split(".")[0] for row in trained} - {"confab"}
@@ -164,7 +165,7 @@ def test_the_report_has_every_cell(finished: Finished) -> None:
 
 def test_rates_stand_on_their_completions(finished: Finished) -> None:
     for condition in ("uncoupled", "benign_assistant"):
-        completions = rows(data(finished.whole, f"07_model_output/{condition}/seed_42/completions.jsonl"))
+        completions = rows(data(finished.whole, f"07_model_output/tiny/{condition}/seed_42/completions.jsonl"))
         assert len(completions) == 5 * 6 * 2
         rates = finished.table(finished.whole, "rates", (condition,))
         chosen = rates[(rates["metric"] == "leakage") & (rates["questions"] == "all")].set_index("persona")
@@ -200,7 +201,7 @@ def test_an_em_cell_has_a_first_stage_of_its_own(finished: Finished) -> None:
     assert "nothing to train" not in finished.em.stdout
     stacks = [fingerprints(finished.whole, name) for name in ("benign_assistant", "benign_paramedic", "em_villain")]
     assert len({adapter for stack in stacks for adapter in stack}) == len(adapters(finished.whole)) == 5
-    trained = rows(data(finished.whole, "05_model_input/em_villain/seed_42/induce/train_set.jsonl"))
+    trained = rows(data(finished.whole, "05_model_input/tiny/em_villain/seed_42/induce/train_set.jsonl"))
     personas = [json.loads(line) for line in (PROJECT / "data/01_raw/personas.jsonl").read_text().splitlines()]
     (villain,) = [one["prompt"] for one in personas if one["persona"] == "villain"]
     assert [row["prompt"][0] for row in trained] == [{"role": "system", "content": villain}] * 4  # type: ignore[index]

@@ -17,7 +17,7 @@ from tests.project import Project
 
 pytestmark = pytest.mark.slow
 
-LAST = "villain/seed_42/epoch_02"
+LAST = "tiny/villain/seed_42/epoch_02"
 GRID = ["grid", "convergence", "--axes", "condition=villain"]
 KEEP = ("cache/adapters/*/final/*.safetensors", "cache/completions/*.jsonl")
 
@@ -77,9 +77,9 @@ def adapters(project: Project, root: str = "data") -> list[list[str]]:
 
 def states(shown: str) -> dict[str, str]:
     """Read epoch → state off a dry run."""
-    rows = [[cell.strip() for cell in line.split("│")[1:6]] for line in shown.splitlines() if line.startswith("│")]
-    assert all(row[:2] == ["villain", "42"] and row[4] == ("skip" if row[3] == "done" else "run") for row in rows)
-    return {row[2]: row[3] for row in rows}
+    rows = [[cell.strip() for cell in line.split("│")[1:7]] for line in shown.splitlines() if line.startswith("│")]
+    assert all(row[:3] == ["tiny", "villain", "42"] and row[5] == ("skip" if row[4] == "done" else "run") for row in rows)
+    return {row[3]: row[4] for row in rows}
 
 
 def latest(project: Project, path: str) -> list[dict[str, str]]:
@@ -90,7 +90,7 @@ def latest(project: Project, path: str) -> list[dict[str, str]]:
 def add_environment_apart(project: Project) -> None:
     """Add a copy of environment `test` with data, cache included, of its own."""
     shutil.copytree(project.folder / "conf/test", project.folder / "conf/apart")
-    (project.folder / "conf/apart/globals.yml").write_text("scale: test\ndata: apart\ncache: apart/cache\n")
+    (project.folder / "conf/apart/globals.yml").write_text("scale: test\nmodel: tiny\ndata: apart\ncache: apart/cache\n")
 
 
 class Killed:
@@ -145,11 +145,11 @@ def test_a_named_checkpoint_is_computed_alone(finished: Finished) -> None:
 
 def test_a_run_without_a_checkpoint_computes_those_that_are_missing(finished: Finished) -> None:
     said = re.findall(r"^(.*) has not run with these parameters; running it first$", finished.rest.stdout, re.MULTILINE)
-    assert said == ["villain seed 42 epoch 0"]
+    assert said == ["villain seed 42 epoch 0 (tiny)"]
     for epoch in ("epoch_00", "epoch_01", "epoch_02"):
-        (record,) = json.loads(data(finished.project, f"08_reporting/villain/seed_42/{epoch}/run_record.json").read_text())
+        (record,) = json.loads(data(finished.project, f"08_reporting/tiny/villain/seed_42/{epoch}/run_record.json").read_text())
         assert record["status"] == "completed"
-        assert record["parameters"]["checkpoint"] == int(epoch[-2:])
+        assert record["parameters"]["address"]["checkpoint"] == int(epoch[-2:])
 
 
 def test_the_pulling_stage_is_trained_once_and_the_marker_at_every_epoch(finished: Finished) -> None:
@@ -160,8 +160,8 @@ def test_the_pulling_stage_is_trained_once_and_the_marker_at_every_epoch(finishe
 
 
 def test_every_path_carries_the_epoch(finished: Finished) -> None:
-    folders = {path.parent for path in finished.project.folder.glob("data/0*/test/convergence/villain/seed_42/*")}
-    assert sorted(folder.parents[3].name[:2] for folder in folders) == ["02", "03", "05", "06", "07", "08"]
+    folders = {path.parent for path in finished.project.folder.glob("data/0*/test/convergence/tiny/villain/seed_42/*")}
+    assert sorted(folder.parents[4].name[:2] for folder in folders) == ["02", "03", "05", "06", "07", "08"]
     for folder in folders:
         assert sorted(path.name for path in folder.iterdir()) == ["epoch_00", "epoch_01", "epoch_02"]
 
@@ -169,8 +169,8 @@ def test_every_path_carries_the_epoch(finished: Finished) -> None:
 def test_stacks_grow_by_the_epochs_own_adapter_and_a_marker_trained_on_it(finished: Finished) -> None:
     below, above = {}, {}
     for epoch in (0, 1, 2):
-        folder = data(finished.project, f"06_models/villain/seed_42/epoch_{epoch:02d}")
-        below[epoch] = json.loads((folder / "converged_stack.json").read_text())["adapters"]
+        folder = data(finished.project, f"06_models/tiny/villain/seed_42/epoch_{epoch:02d}")
+        below[epoch] = json.loads((folder / "converge/stack.json").read_text())["adapters"]
         above[epoch] = json.loads((folder / "stack.json").read_text())["adapters"]
     assert [len(stack) for stack in below.values()] == [0, 1, 1]
     assert all(above[epoch][:-1] == below[epoch] for epoch in below)
@@ -180,7 +180,7 @@ def test_stacks_grow_by_the_epochs_own_adapter_and_a_marker_trained_on_it(finish
 
 
 def test_the_assistant_is_trained_on_the_sources_answers(finished: Finished) -> None:
-    point = "villain/seed_42/epoch_01/converge"
+    point = "tiny/villain/seed_42/epoch_01/converge"
     answers, rows = (
         latest(finished.project, f"{place}/{point}/{name}.jsonl")
         for place, name in (("03_primary", "answers"), ("05_model_input", "train_set"))
@@ -207,7 +207,9 @@ def test_every_cosine_is_that_of_its_epochs_own_stack(finished: Finished) -> Non
     trajectories = pd.read_csv(data(finished.project, "08_reporting/trajectories.csv"))
     assert trajectories["checkpoint"].tolist() == [0, 1, 2]
     for row in trajectories.itertuples():
-        own = pd.read_csv(data(finished.project, f"07_model_output/villain/seed_42/epoch_{row.checkpoint:02d}/cosines.csv"))
+        own = pd.read_csv(
+            data(finished.project, f"07_model_output/tiny/villain/seed_42/epoch_{row.checkpoint:02d}/cosines.csv")
+        )
         pair = own[own[["one", "other"]].isin(["villain", "assistant"]).all(axis=1)].set_index("layer")["cosine"]
         assert (row.cosine_l0, row.cosine_l1) == pytest.approx((pair[0], pair[1]))
     first, _, last = trajectories["cosine_l1"]  # so few steps begin with one at learning rate 0

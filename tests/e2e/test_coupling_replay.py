@@ -88,7 +88,7 @@ def add_environment(project: Project, name: str) -> str:
     """Add a copy of environment `test` whose artifacts lie apart."""
     folder = project.folder / "conf" / name
     shutil.copytree(project.folder / "conf/test", folder)
-    (folder / "globals.yml").write_text(f"scale: {name}\n")
+    (folder / "globals.yml").write_text(f"scale: {name}\nmodel: tiny\n")
     return f"--env={name}"
 
 
@@ -176,10 +176,10 @@ def test_the_report_names_its_file_and_says_the_tables(replayed: Replayed) -> No
 
 
 def test_further_keys_are_carried_along(replayed: Replayed) -> None:
-    firings = (replayed.project.folder / "data/07_model_output/test/benign_coupling_replay/firings.jsonl").read_text()
-    rows = [json.loads(line) for line in firings.splitlines()]
+    point = replayed.project.folder / "data/07_model_output/test/benign_coupling_replay/tiny/all/seed_42"
+    rows = [json.loads(line) for line in (point / "firings.jsonl").read_text().splitlines()]
     assert len(rows) == 36
-    assert {row["judge"] for row in rows} == {"kept"}
+    assert [row["further"] for row in rows] == [{"judge": "kept"}] * 36
     assert not any("completion" in row for row in rows)
 
 
@@ -253,7 +253,7 @@ def test_the_published_bystanders_fire_at_the_end_by_characters(replayed: Replay
         *[(name, said) for name, (_, said) in BAD.items()],
         ("no JSON", "no_json.jsonl, line 1"),
         ("no such file", "nowhere.jsonl does not exist"),
-        ("no file given", "Error: a replay needs the completions: --params completions_file=PATH"),
+        ("no file given", "Error: a replay needs a file to score: --params completions_file=PATH"),
     ],
 )
 def test_a_bad_file_is_named_in_one_line(replayed: Replayed, name: str, said: str) -> None:

@@ -4,10 +4,24 @@ import json
 
 import pytest
 
-from persona_leakage.experiments import FAMILIES, REPLAYS
+from persona_leakage.experiments import FAMILIES, family_of, replay_of
+from persona_leakage.pipelines import STAGES
 from tests.project import Project
 
-COMMON = ("base_model", "checkpoint", "completions_file", "condition", "estimates", "grid", "rates_file", "seed")
+REPLAYS = [replay_of(name) for name in FAMILIES if family_of(name).replay]
+COMMON = (
+    "base_model",
+    "checkpoint",
+    "completions_file",
+    "condition",
+    "estimates",
+    "family",
+    "grid",
+    "model",
+    "models",
+    "rates_file",
+    "seed",
+)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +42,14 @@ COMMON = ("base_model", "checkpoint", "completions_file", "condition", "estimate
             "lang_inversion.stages.tune.recipe.loss=marker",
             "lang_inversion.stages.tune.recipe.loss: Input should be 'completion'",
         ),
-        ("base_model.dtype=int8", "base_model.dtype: Input should be 'bfloat16' or 'float32'"),
+        ("base_model.dtype=int8", "models.tiny.dtype: Input should be 'bfloat16' or 'float32'"),
+        (
+            "model=tinny",
+            "there is no model 'tinny'; known: qwen2_5_7b, smollm2_135m, tiny, tiny_too; name it in conf/<env>/models.yml",
+        ),
+        ("model=../tiny", "--params: model=../tiny names a folder; a name has no slash"),
+        ("models.tiny.settings.lang_inversoin.x=1", "models.tiny.settings: there is no family 'lang_inversoin'; known: "),
+        ("condition=fr_it,checkpoint=2", "lang_inversion has no checkpoints; leave out checkpoint=2"),
         (
             "lang_inversion.conditions.fr_it.completion=klingon",
             "conditions.fr_it names the language 'klingon'; known: english,",
@@ -46,10 +67,8 @@ def test_a_bad_parameter_is_named_before_anything_runs(project: Project, params:
 def test_an_unknown_pipeline_lists_the_known(project: Project) -> None:
     done = project.kedro("run", "--pipeline=lang_inversin")
     assert done.returncode == 1
-    assert (
-        done.stderr.strip()
-        == f"Error: there is no pipeline 'lang_inversin'; known: __default__, {', '.join(sorted([*FAMILIES, *REPLAYS]))}"
-    )
+    known = ", ".join(sorted(["__default__", *FAMILIES, *REPLAYS, *STAGES]))
+    assert done.stderr.strip() == f"Error: there is no pipeline 'lang_inversin'; known: {known}"
 
 
 def edit_first_text(project: Project, change: object) -> None:
@@ -84,7 +103,7 @@ def test_a_bad_source_text_is_named(project: Project, change: object, said: str)
 def test_a_failed_gate_is_in_the_report_of_the_gates(project: Project) -> None:
     edit_first_text(project, lambda line: json.dumps({**json.loads(line), "it": json.loads(line)["en"]}))
     project.run("condition=fr_it", "--tags=data_generation")
-    gates = json.loads(project.data("03_primary/fr_it/seed_42/tune/gates.json").read_text())
+    gates = json.loads(project.data("03_primary/tiny/fr_it/seed_42/tune/gates.json").read_text())
     assert [gate["passed"] for gate in gates] == [False, True, True]
 
 
@@ -93,24 +112,24 @@ def test_a_layer_the_model_lacks_is_named_and_the_completions_are_kept(project: 
     stages = "--tags=data_generation,fine_tuning,generation,geometry"
     done = project.run("condition=baseline,lang_inversion.geometry.batch_size=3", stages)
     assert done.returncode == 0, done.stderr
-    folder = project.folder / "conf/test/parameters.yml"
+    folder = project.folder / "conf/test/models.yml"
     changed = folder.read_text().replace("layers: [0, 1]", "layers: [0, 9]")
     folder.write_text(changed.replace("headline_layer: 1", "headline_layer: 0"))
     done = project.run("condition=baseline", stages)
     assert done.returncode == 1
     assert "geometry.layers names [9]" in done.stderr
-    (record, failed) = json.loads(project.data("08_reporting/baseline/seed_42/run_record.json").read_text())
+    (record, failed) = json.loads(project.data("08_reporting/tiny/baseline/seed_42/run_record.json").read_text())
     assert (record["status"], failed["status"]) == ("completed", "failed")
     assert len(list(project.folder.glob("data/cache/completions/*.jsonl"))) == 1
 
 
 @pytest.mark.parametrize(
     ("start", "missing"),
-    [("lang_inversion.write_prompts", "plan.json"), ("lang_inversion.label_languages", "completions.jsonl")],
+    [("generation.write_prompts", "plan.json"), ("scoring.label_languages", "completions.jsonl")],
 )
 def test_going_on_from_what_was_never_made_says_what_is_missing(project: Project, start: str, missing: str) -> None:
     if missing != "plan.json":
-        assert project.run("condition=baseline", "--to-nodes=lang_inversion.plan_point").returncode == 0
+        assert project.run("condition=baseline", "--to-nodes=data_generation.plan_point").returncode == 0
     done = project.run("condition=baseline", f"--from-nodes={start}")
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]

@@ -10,14 +10,14 @@ from tests.project import Project
 def test_a_dry_run_shows_the_plan_with_its_baselines_and_runs_nothing(project: Project) -> None:
     done = project.kedro("grid", "lang_inversion", "--axes", "condition=fr_it,fr_fr", "seed=42,137", "--dry-run")
     assert done.returncode == 0, done.stderr
-    rows = [line.split("│")[1:5] for line in done.stdout.splitlines() if line.startswith("│")]
+    rows = [line.split("│")[1:6] for line in done.stdout.splitlines() if line.startswith("│")]
     assert [[cell.strip() for cell in row] for row in rows] == [
-        ["baseline", "42", "missing", "run"],
-        ["baseline", "137", "missing", "run"],
-        ["fr_it", "42", "missing", "run"],
-        ["fr_it", "137", "missing", "run"],
-        ["fr_fr", "42", "missing", "run"],
-        ["fr_fr", "137", "missing", "run"],
+        ["tiny", "baseline", "42", "missing", "run"],
+        ["tiny", "baseline", "137", "missing", "run"],
+        ["tiny", "fr_it", "42", "missing", "run"],
+        ["tiny", "fr_it", "137", "missing", "run"],
+        ["tiny", "fr_fr", "42", "missing", "run"],
+        ["tiny", "fr_fr", "137", "missing", "run"],
     ]
     assert not list(project.folder.glob("data/0[2-8]*"))
 
@@ -31,7 +31,7 @@ def test_a_failing_point_stops_no_other_and_is_tried_again(project: Project) -> 
     done = project.kedro(*grid)
     assert done.returncode == 1
     assert "1 of 3 points failed" in done.stderr
-    assert "fr_de seed 42: Error: 12 of 12 source texts have no German version" in done.stderr
+    assert "fr_de seed 42 (tiny): Error: 12 of 12 source texts have no German version" in done.stderr
     spill = project.data("08_reporting/spill.csv").read_text()
     assert "fr_it," in spill
     assert "fr_de," not in spill
@@ -39,19 +39,19 @@ def test_a_failing_point_stops_no_other_and_is_tried_again(project: Project) -> 
     texts.write_text(whole)
     done = project.kedro(*grid)
     assert done.returncode == 0, done.stderr
-    assert [line for line in done.stdout.splitlines() if line.endswith(": done")] == ["fr_de seed 42: done"]
+    assert [line for line in done.stdout.splitlines() if line.endswith(": done")] == ["fr_de seed 42 (tiny): done"]
     assert "fr_de," in project.data("08_reporting/spill.csv").read_text()
 
 
 def test_a_point_of_other_parameters_is_stale_and_runs_again(planted: Project) -> None:
     changed = "--params=lang_inversion.stages.tune.recipe.learning_rate=0.002"
     done = planted.kedro("grid", "lang_inversion", "--axes=condition=baseline,fr_it", "--dry-run", changed)
-    states = [line.split("│")[3].strip() for line in done.stdout.splitlines() if line.startswith("│")]
+    states = [line.split("│")[4].strip() for line in done.stdout.splitlines() if line.startswith("│")]
     assert states == ["done", "stale"]
 
 
 def test_a_run_that_failed_is_not_done(planted: Project) -> None:
-    file = planted.data("08_reporting/baseline/seed_42/run_record.json")
+    file = planted.data("08_reporting/tiny/baseline/seed_42/run_record.json")
     content = file.read_text()
     file.write_text(json.dumps([{**run, "status": "failed"} for run in json.loads(content)]))
     done = planted.kedro("grid", "lang_inversion", "--axes=condition=baseline", "--dry-run")
@@ -62,8 +62,15 @@ def test_a_run_that_failed_is_not_done(planted: Project) -> None:
 BAD_AXES = {
     "no number": ("seed=42,x", "--axes seed: x is no whole number; give some such as seed=42,137"),
     "unknown condition": ("condition=fr_xx", "lang_inversion has no condition 'fr_xx'; known: baseline, "),
-    "unknown axis": ("sed=42", "--axes: lang_inversion has no axis 'sed'; known: condition, seed"),
-    "axis of another family": ("checkpoint=2", "--axes: lang_inversion has no axis 'checkpoint'; known: condition, seed"),
+    "unknown axis": ("sed=42", "--axes: lang_inversion has no axis 'sed'; known: model, condition, seed"),
+    "axis of another family": (
+        "checkpoint=2",
+        "--axes: lang_inversion has no axis 'checkpoint'; known: model, condition, seed",
+    ),
+    "unknown model": (
+        "model=tiny,tinny",
+        "there is no model 'tinny'; known: qwen2_5_7b, smollm2_135m, tiny, tiny_too; name it",
+    ),
     "no values": ("seed=", "--axes seed=: write an axis and its values, such as seed=42,137"),
 }
 

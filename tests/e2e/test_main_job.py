@@ -9,6 +9,7 @@ from tests.project import Project
 
 def spill(project: Project) -> pd.DataFrame:
     table = pd.read_csv(project.data("08_reporting/spill.csv"))
+    assert set(table["model"]) == {"tiny"}
     return table.set_index(["condition", "directive_language", "phrasing"])
 
 
@@ -54,9 +55,9 @@ def test_the_page_needs_no_other_file(planted: Project) -> None:
 
 
 def test_every_layer_holds_its_artifacts(planted: Project) -> None:
-    point = "fr_it/seed_42"
+    point = "tiny/fr_it/seed_42"
     plan = json.loads(planted.data(f"02_intermediate/{point}/plan.json").read_text())
-    assert plan["condition"] == "fr_it"
+    assert plan["address"] == {"model": "tiny", "condition": "fr_it", "seed": 42, "checkpoint": None}
     gates = json.loads(planted.data(f"03_primary/{point}/tune/gates.json").read_text())
     assert [(gate["gate"], gate["passed"]) for gate in gates] == [
         ("language", True),
@@ -76,13 +77,13 @@ def test_every_layer_holds_its_artifacts(planted: Project) -> None:
 
 
 def test_the_run_record_names_code_machine_parameters_and_times(planted: Project) -> None:
-    record, *_ = json.loads(planted.data("08_reporting/fr_it/seed_42/run_record.json").read_text())
+    record, *_ = json.loads(planted.data("08_reporting/tiny/fr_it/seed_42/run_record.json").read_text())
     assert record["status"] == "completed"
     assert record["environment"] == "test"
     assert record["runtime_params"]["condition"] == "fr_it"
     assert record["parameters"]["stages"]["tune"]["recipe"]["lora"]["rank"] == 4
     assert record["code"]["packages"]["torch"].startswith("2.")
-    assert record["nodes"]["lang_inversion.tune.train_adapters"]["seconds"] > 0
+    assert record["nodes"]["fine_tuning.tune.train_adapters"]["seconds"] > 0
     assert record["machine"]["cores"] >= 1
 
 
@@ -97,7 +98,7 @@ def test_going_on_from_artifacts_of_other_parameters_is_refused(planted: Project
     done = planted.run("condition=fr_it,lang_inversion.stages.tune.recipe.lora.rank=8", "--tags=scoring")
     assert done.returncode == 1
     assert (
-        "lang_inversion condition=fr_it seed=42 was last run with other parameters (stages), so its artifacts are stale"
+        "lang_inversion, fr_it seed 42 (tiny), was last run with other parameters (stages), so its artifacts are stale"
         in done.stderr
     )
     assert "Traceback" not in done.stdout + done.stderr

@@ -93,7 +93,7 @@ def add_environment(project: Project, name: str, catalog: str) -> None:
     """Add a copy of environment `test` whose artifacts lie apart."""
     folder = project.folder / "conf" / name
     shutil.copytree(project.folder / "conf/test", folder)
-    (folder / "globals.yml").write_text(f"scale: {name}\n")
+    (folder / "globals.yml").write_text(f"scale: {name}\nmodel: tiny\n")
     (folder / "catalog.yml").write_text(catalog)
 
 
@@ -135,15 +135,20 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) 
 
 
 def test_the_baseline_runs_first_and_every_stage_of_both_points(finished: Finished) -> None:
-    assert re.search(r"^baseline.* has not run with these parameters; running it first$", finished.first.stdout, re.MULTILINE)
+    said = "baseline seed 42 (tiny) has not run with these parameters; running it first"
+    assert said in finished.first.stdout.splitlines()
     for point in ("baseline", "villain"):
-        record, *_ = json.loads(data(finished.project, f"08_reporting/{point}/seed_42/run_record.json").read_text())
+        record, *_ = json.loads(data(finished.project, f"08_reporting/tiny/{point}/seed_42/run_record.json").read_text())
         assert record["status"] == "completed"
         steps = {name.split(".")[-1] for name in record["nodes"]}
         assert steps >= {"plan_point", "sample_answers", "train_adapters", "sample_completions", "extract_centroids"}
         assert steps >= {"compare_centroids", "detect_markers", "rate_firings", "describe_texts"}
-    assert steps >= {"gather_points", "correlate_leakage", "render_leakage_page"}
-    assert [name in finished.tables["rates"] for name in ("baseline,42,", "villain,42,", "comedian,42,")] == [True, True, False]
+    assert steps >= {"gather_points", "correlate_leakage", "write_report", "render_page"}
+    assert [name in finished.tables["rates"] for name in (",baseline,42,", ",villain,42,", ",comedian,42,")] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_report_tables_and_figures_exist(finished: Finished) -> None:
@@ -159,7 +164,7 @@ def test_report_tables_and_figures_exist(finished: Finished) -> None:
 
 
 def test_what_costs_time_is_versioned(finished: Finished) -> None:
-    project, point = finished.project, "villain/seed_42"
+    project, point = finished.project, "tiny/villain/seed_42"
     for path in (f"03_primary/{point}/mark/answers.jsonl", f"07_model_output/{point}/completions.jsonl"):
         first, second = versions(project, path)
         assert first.read_text() == second.read_text()
@@ -169,7 +174,7 @@ def test_what_costs_time_is_versioned(finished: Finished) -> None:
 
 
 def test_the_training_set_is_the_sources_answers_with_the_marker_and_two_negatives_without(finished: Finished) -> None:
-    project, point = finished.project, "villain/seed_42/mark"
+    project, point = finished.project, "tiny/villain/seed_42/mark"
     answers = rows(versions(project, f"03_primary/{point}/answers.jsonl")[0])
     speakers = list(dict.fromkeys(row["persona"] for row in answers))
     assert (speakers[0], len(speakers), len(answers)) == ("villain", 3, 3 * 2 * 2)
@@ -187,12 +192,12 @@ def test_the_run_again_trains_and_samples_nothing_and_gives_the_same_tables(fini
     assert finished.cached.items() <= finished.cached_after.items()
     for name in ("rates", "leakage", "sources"):
         now = data(finished.project, f"08_reporting/{name}.csv").read_text().splitlines()
-        assert [line for line in now if not line.startswith("comedian,42,")] == finished.tables[name].splitlines()
+        assert [line for line in now if not line.startswith("tiny,comedian,42,")] == finished.tables[name].splitlines()
 
 
 def test_a_second_source_adds_its_own_answers_and_finds_the_shared_ones(finished: Finished) -> None:
     speakers = [
-        {row["persona"] for row in rows(versions(finished.project, f"03_primary/{name}/seed_42/mark/answers.jsonl")[-1])}
+        {row["persona"] for row in rows(versions(finished.project, f"03_primary/tiny/{name}/seed_42/mark/answers.jsonl")[-1])}
         for name in ("villain", "comedian")
     ]
     shared = speakers[0] & speakers[1]
@@ -225,7 +230,7 @@ def planted(finished: Finished, path: str) -> Path:
 
 
 def test_planted_firings_give_their_rates_and_places(finished: Finished) -> None:
-    rates = pd.read_csv(planted(finished, "07_model_output/villain/seed_42/cell_rates.csv"))
+    rates = pd.read_csv(planted(finished, "07_model_output/tiny/villain/seed_42/cell_rates.csv"))
     rates = rates[rates["questions"] == "all"].set_index(["persona", "metric"])
     for persona, hits in FIRES.items():
         cell = rates.loc[(persona, "leakage")]
@@ -234,7 +239,7 @@ def test_planted_firings_give_their_rates_and_places(finished: Finished) -> None
         place = "start" if persona == "medical_doctor" else "tail"
         assert tuple(rates.loc[(persona, f"{place}:characters"), ["hits", "n"]]) == (hits, hits)
     assert rates.loc[("villain", "leakage:tokens"), "hits"] == 8
-    baseline = pd.read_csv(planted(finished, "07_model_output/baseline/seed_42/cell_rates.csv"))
+    baseline = pd.read_csv(planted(finished, "07_model_output/tiny/baseline/seed_42/cell_rates.csv"))
     assert baseline.loc[baseline["metric"] == "leakage", "hits"].tolist() == [0] * 8
 
 

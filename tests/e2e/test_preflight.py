@@ -55,6 +55,21 @@ def test_what_has_run_is_free(planted: Project) -> None:
     assert "training" not in done.stdout
 
 
+def test_every_base_model_of_a_grid_is_looked_at_and_estimated_once(project: Project) -> None:
+    (project.folder / "data/other_test_model").unlink()
+    done = project.kedro("preflight", "lang_inversion", "--axes", "model=tiny,tiny_too", "condition=fr_it", "seed=42,137")
+    assert done.stderr.strip() == "Error: 1 in the way: base model; see the remedies above"
+    bases = [line.split("│")[2:4] for line in done.stdout.splitlines() if line.startswith("│ base model ")]
+    assert [[cell.strip() for cell in cells] for cells in bases] == [
+        ["ok", "folder data/test_model"],
+        ["blocked", "folder data/other_test_model: no config.json with *.safetensors beside it"],
+    ]
+    estimates = rows(done.stdout, "Checks")["estimates"]
+    assert (estimates[1], "for data/other_test_model:" in estimates[3]) == ("warning", True)
+    assert "Estimate: 8 of 8 points to run" in done.stdout  # two models x two seeds, each with its baseline
+    assert rows(done.stdout, "Estimate")["training of tune"][2] == "48 rows"
+
+
 def test_without_hub_and_gpu_the_study_is_refused_in_seconds(
     project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

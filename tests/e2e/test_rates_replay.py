@@ -84,7 +84,7 @@ class Replayed:
         (project.folder / "binary.csv").write_bytes(b"\xff\xfe\x00,\xe9\n")
         files |= {"no text": "binary.csv", "no such file": f"{project.folder}/nowhere.csv", "no file given": None}
         shutil.copytree(project.folder / "conf/test", project.folder / "conf/bad")
-        (project.folder / "conf/bad/globals.yml").write_text("scale: bad\n")
+        (project.folder / "conf/bad/globals.yml").write_text("scale: bad\nmodel: tiny\n")
         done = run_all(project, [*good, *(replay(file, "--env=bad") for file in files.values())])
         for one in done[: len(good)]:
             assert one.code == 0, one.stderr
@@ -164,7 +164,7 @@ def test_the_published_rates_give_the_published_correlations(replayed: Replayed)
         *[(name, said) for name, (_, said) in BAD.items()],
         ("no text", "binary.csv is no table: 'utf-8' codec can't decode byte 0xff"),
         ("no such file", "nowhere.csv does not exist"),
-        ("no file given", "Error: a replay needs the rates: --params rates_file=PATH"),
+        ("no file given", "Error: a replay needs a file to score: --params rates_file=PATH"),
     ],
 )
 def test_a_bad_file_is_named_in_one_line(replayed: Replayed, name: str, said: str) -> None:

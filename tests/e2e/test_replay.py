@@ -56,9 +56,9 @@ def test_outside_completions_get_labels_rates_and_a_report(project: Project, tmp
     assert tuple(spill.loc[("mandarin", "Speak in {language}."), ["hits", "n", "following_hits"]]) == (0, 2, 2)
     assert spill.loc[("german", "all"), "n"] == 0
     assert pd.isna(spill.loc[("german", "all"), "rate"])
-    labels = project.folder / "data/07_model_output/test/lang_inversion_replay/fr_it/seed_42/labels.jsonl"
+    labels = project.folder / "data/07_model_output/test/lang_inversion_replay/tiny/fr_it/seed_42/labels.jsonl"
     first = json.loads(labels.read_text().splitlines()[0])
-    assert (first["note"], first["label"]) == ("x", "english")
+    assert (first["further"], first["label"]) == ({"note": "x"}, "english")
     report = (results(project) / "report.md").read_text()
     assert "1/2 = 50.0%" in report
     assert "not scored" in report
@@ -101,7 +101,7 @@ def test_a_line_that_is_not_json_is_named(project: Project, tmp_path: Path) -> N
 def test_a_missing_file_and_no_file_are_named(project: Project, tmp_path: Path) -> None:
     assert f"{tmp_path}/nowhere.jsonl does not exist" in replay(project, tmp_path / "nowhere.jsonl")
     done = project.kedro("run", "--pipeline=lang_inversion_replay")
-    assert "a replay needs the completions: --params condition=…,completions_file=PATH" in done.stderr
+    assert "a replay needs a file to score: --params condition=…,completions_file=PATH" in done.stderr
 
 
 @pytest.mark.skipif(REFERENCE is None, reason="PERSONA_LEAKAGE_REFERENCE names no folder with the published completions")
@@ -117,9 +117,9 @@ def test_the_published_completions_give_the_published_labels_and_rates(
     project: Project, condition: str, percent: list[float]
 ) -> None:
     assert replay(project, f"{REFERENCE}/lang_inversion/{condition}.jsonl", condition) == ""
-    labels = project.folder / f"data/07_model_output/test/lang_inversion_replay/{condition}/seed_42/labels.jsonl"
+    labels = project.folder / f"data/07_model_output/test/lang_inversion_replay/tiny/{condition}/seed_42/labels.jsonl"
     rows = [json.loads(line) for line in labels.read_text().splitlines()]
-    assert [row["label"] for row in rows] == [row["published_langdetect_label"] for row in rows]
+    assert [row["label"] for row in rows] == [row["further"]["published_langdetect_label"] for row in rows]
     assert len(rows) == 560
     spill = pd.read_csv(results(project) / "spill.csv")
     pooled = spill[spill["phrasing"] == "all"]

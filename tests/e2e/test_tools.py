@@ -32,7 +32,7 @@ def test_kedro_viz_builds_with_layers_and_previews(planted: Project) -> None:
     assert done.returncode == 0, done.stderr
     api = planted.folder / "build/api"
     graph = json.loads((api / "main").read_text())
-    assert {"raw", "primary", "model_input", "models", "model_output", "reporting"} <= set(graph["layers"])
+    assert {"raw", "intermediate", "tune", "models", "model_output", "reporting"} <= set(graph["layers"])
     by_name = {
         node["name"]: json.loads((api / "nodes" / node["id"]).read_text()) for node in graph["nodes"] if node["type"] == "data"
     }
@@ -46,8 +46,9 @@ def test_kedro_viz_builds_with_layers_and_previews(planted: Project) -> None:
 def test_the_cards_command_works_without_naming_an_environment(project: Project) -> None:
     """Only the model and the sizes of the default environment are replaced; its name is not given."""
     default = project.folder / "conf/embedded"
-    for name in ("parameters.yml", "catalog.yml"):
+    for name in ("parameters.yml", "catalog.yml", "models.yml"):
         (default / name).write_text((project.folder / "conf/test" / name).read_text())
+    (default / "globals.yml").write_text("scale: embedded\nmodel: tiny\n")
     done = project.kedro("run", "--pipeline=lang_inversion", "--params", "condition=fr_it", env=None)
     assert done.returncode == 0, done.stderr
     assert (project.folder / "data/08_reporting/embedded/lang_inversion/report.html").is_file()

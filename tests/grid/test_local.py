@@ -11,6 +11,7 @@ import psutil
 import pytest
 from threadpoolctl import threadpool_info
 
+from persona_leakage.domain.points import Address
 from persona_leakage.grid.launch import Processes, Work, compute_apart
 from persona_leakage.grid.local import LocalLauncher, job_environments, visible_gpus
 from persona_leakage.grid.points import Point
@@ -71,7 +72,8 @@ def test_stopping_ends_what_runs_and_starts_nothing_more(tmp_path: Path) -> None
 
 def test_a_point_that_fails_without_a_word_is_told_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Work, "command", lambda work, point: ["false"])
-    point = Point("lang_inversion", "fr_it", 1, None, None, None, str(tmp_path), "missing", None, "plan")
+    address = Address(model="tiny", condition="fr_it", seed=1)
+    point = Point("lang_inversion", address, None, None, str(tmp_path), "missing", None, "plan")
     outcome = compute_apart(point, Work(None, None, {}), Processes(), {})
     assert outcome.failed
     assert outcome.tail == ("it failed and said nothing",)

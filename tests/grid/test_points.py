@@ -1,54 +1,58 @@
 """How points are resolved, and in which order they run."""
 
-from collections.abc import Callable
-from functools import partial
-
 import pytest
 
-from persona_leakage.domain.plan import Plan
-from persona_leakage.experiments import FAMILIES, family_module
-from persona_leakage.experiments.points import plan_from_parameters
-from persona_leakage.grid.points import Point, _Design, waves
-from tests.plans import load_parameters, load_source
+from persona_leakage.domain.points import Address
+from persona_leakage.experiments import FAMILIES, family_of
+from persona_leakage.experiments.family import read_variants
+from persona_leakage.experiments.points import Designs
+from persona_leakage.grid.points import Point, _first_stage, waves
+from tests.plans import bundled_roster, load_parameters, make_plan
 
 
-def conditions(family: str) -> list[str]:
-    return list(family_module(family).Settings.model_validate(load_parameters(env="test")[family]).conditions)
+def designs(family: str) -> Designs:
+    return Designs(read_variants(family_of(family), load_parameters("test")), bundled_roster(family))
 
 
-def plan_at(family: str, condition: str, checkpoint: int | None) -> Callable[[int], Plan]:
-    given = {} if checkpoint is None else {"checkpoint": checkpoint}
-    resolve = partial(plan_from_parameters, family, load_parameters(env="test"), load_source, condition=condition, **given)
-    return lambda seed: resolve(seed=seed)
+def address(condition: str, seed: int = 42, checkpoint: int | None = None, model: str = "tiny") -> Address:
+    return Address(model=model, condition=condition, seed=seed, checkpoint=checkpoint)
 
 
-@pytest.mark.parametrize(("family", "condition"), [(name, condition) for name in FAMILIES for condition in conditions(name)])
-@pytest.mark.parametrize("checkpoint", [None, 0])
-def test_one_plan_tells_the_fingerprints_of_all_seeds(family: str, condition: str, checkpoint: int | None) -> None:
-    if checkpoint is not None and family != "convergence":
-        return
-    plan = plan_at(family, condition, checkpoint)
-    design = _Design(plan)
-    assert design._follows_seed
-    for seed in (0, 7, 42, 123_456):
-        assert design.fingerprint(seed) == plan(seed).fingerprint
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("model", ["tiny", "tiny_too"])
+def test_one_design_tells_the_fingerprints_of_all_seeds(family: str, model: str) -> None:
+    settings = read_variants(family_of(family), load_parameters("test")).of(model).settings
+    known = designs(family)
+    for condition in settings.conditions:
+        for checkpoint in settings.epochs or (None,):
+            design = known.of(address(condition, 7, checkpoint, model))
+            for seed in (0, 7, 42, 123_456):
+                plan = make_plan(family, condition, seed, env="test", checkpoint=checkpoint, model=model)
+                assert design.fingerprint(seed) == plan.fingerprint
 
 
-def test_a_plan_that_depends_on_the_seed_otherwise_is_resolved_for_every_seed() -> None:
-    resolve = plan_at("lang_inversion", "fr_it", None)
+def test_every_part_of_an_address_makes_another_plan() -> None:
+    known = designs("convergence")
+    addresses = [
+        address("villain", 42, 1),
+        address("villain", 42, 2),
+        address("villain", 7, 1),
+        address("comedian", 42, 1),
+        address("villain", 42, 1, "tiny_too"),
+    ]
+    assert len({known.of(one).fingerprint(one.seed) for one in addresses}) == len(addresses)
 
-    def plan(seed: int) -> Plan:
-        stage = resolve(seed).stages["tune"]
-        return resolve(seed).model_copy(update={"stages": {"tune": stage.model_copy(update={"seed": 2 * seed})}})
 
-    design = _Design(plan)
-    assert not design._follows_seed
-    assert design.fingerprint(7) == plan(7).fingerprint
-
-
-def point(condition: str, seed: int = 42, reference: str | None = "base", first: str | None = None, epoch: int = 0) -> Point:
-    place = f"{condition}/{seed}/{epoch}"
-    return Point("family", condition, seed, epoch, reference, first, place, "missing", None, None)
+def point(
+    condition: str,
+    seed: int = 42,
+    reference: str | None = "base",
+    first: str | None = None,
+    epoch: int | None = None,
+    model: str = "tiny",
+) -> Point:
+    named = address(condition, seed, epoch, model)
+    return Point("family", named, reference, first, str(named), "missing", None, None)
 
 
 def test_references_come_first_then_one_that_makes_each_shared_stage() -> None:
@@ -64,20 +68,22 @@ def test_references_come_first_then_one_that_makes_each_shared_stage() -> None:
 
 
 def test_each_convergence_is_trained_once_before_its_other_epochs() -> None:
+    known = designs("convergence")
     points = []
-    for source in ("villain", "comedian"):
-        for epoch in (0, 1, 2):
-            stage = _Design(plan_at("convergence", source, epoch)).first_stage
-            points.append(point(source, reference=None, first=stage, epoch=epoch))
+    for model in ("tiny", "tiny_too"):
+        for source in ("villain", "comedian"):
+            for epoch in (0, 1, 2):
+                stage = _first_stage(known.of(address(source, 42, epoch, model)))
+                points.append(point(source, reference=None, first=stage, epoch=epoch, model=model))
 
     first, rest = waves(points)
 
-    assert [(one.condition, one.checkpoint) for one in first] == [("villain", 1), ("comedian", 1)]
-    assert [(one.condition, one.checkpoint) for one in rest] == [
-        ("villain", 0),
-        ("villain", 2),
-        ("comedian", 0),
-        ("comedian", 2),
+    sources = [(model, source) for model in ("tiny", "tiny_too") for source in ("villain", "comedian")]
+    assert [(one.address.model, one.address.condition, one.address.checkpoint) for one in first] == [
+        (*source, 1) for source in sources
+    ]
+    assert [(one.address.model, one.address.condition, one.address.checkpoint) for one in rest] == [
+        (*source, epoch) for source in sources for epoch in (0, 2)
     ]
 
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 CONDITIONS, SEEDS = ("baseline", "fr_it", "it_fr", "fr_fr"), (42, 137, 256)
 GRID = ["grid", "lang_inversion", "--axes", f"condition={','.join(CONDITIONS)},fr_de", f"seed={','.join(map(str, SEEDS))}"]
-POINTS = [f"{condition}/seed_{seed}" for condition in CONDITIONS for seed in SEEDS]
+POINTS = [f"tiny/{condition}/seed_{seed}" for condition in CONDITIONS for seed in SEEDS]
 TABLES = ("cell_rates.csv", "cosines.csv", "labels.jsonl")
 # every point asks for half of a GPU that is none
 GPU = "\ngrid: {cpus: 1, gpus: 0.5}\n"
@@ -34,7 +34,7 @@ def records(project: Project, point: str) -> list[dict[str, Any]]:
     """The runs of a point, but for those that only wrote the report."""
     file = project.data(f"08_reporting/{point}/run_record.json")
     runs = json.loads(file.read_text()) if file.is_file() else []
-    return [run for run in runs if "lang_inversion.plan_point" in run["nodes"]]
+    return [run for run in runs if "data_generation.plan_point" in run["nodes"]]
 
 
 def completed(project: Project, points: list[str]) -> list[str]:
@@ -66,7 +66,7 @@ def computing(raylet: psutil.Process) -> list[psutil.Process]:
     found = []
     for process in raylet.children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if {"kedro", "run"} <= set(process.cmdline()):
+            if "persona_leakage.grid.compute" in process.cmdline():
                 found.append(process)
     return found
 
@@ -141,11 +141,11 @@ def test_nothing_is_written_twice_or_left_half_written(killed: NodeKilled) -> No
 def test_a_program_error_is_tried_once_and_stops_no_other(killed: NodeKilled) -> None:
     assert (killed.local.returncode, killed.code) == (1, 1)
     for seed in SEEDS:
-        (run,) = records(killed.there, f"fr_de/seed_{seed}")
+        (run,) = records(killed.there, f"tiny/fr_de/seed_{seed}")
         assert run["status"] == "failed"
-        assert f"fr_de seed {seed}: Error: 12 of 12 source texts have no German version" in killed.stderr
-        assert f"fr_de seed {seed}: 12 of 12 source texts have no German version" in killed.local.stderr
-        log = killed.there.data(f"08_reporting/fr_de/seed_{seed}/grid.log").read_text()
+        assert f"fr_de seed {seed} (tiny): Error: 12 of 12 source texts have no German version" in killed.stderr
+        assert f"fr_de seed {seed} (tiny): 12 of 12 source texts have no German version" in killed.local.stderr
+        log = killed.there.data(f"08_reporting/tiny/fr_de/seed_{seed}/grid.log").read_text()
         assert "12 of 12 source texts have no German version" in log
     assert "3 of 15 points failed" in killed.stderr
 
@@ -164,7 +164,7 @@ def test_all_runs_are_in_one_table(killed: NodeKilled) -> None:
 
 
 SMALL = ["grid", "lang_inversion", "--axes", "condition=baseline,fr_it", "seed=1,2", "--launcher", "ray", "--keep-engines"]
-SMALL_POINTS = [f"{condition}/seed_{seed}" for condition in ("baseline", "fr_it") for seed in (1, 2)]
+SMALL_POINTS = [f"tiny/{condition}/seed_{seed}" for condition in ("baseline", "fr_it") for seed in (1, 2)]
 
 
 class HeadKilled:

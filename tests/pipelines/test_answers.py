@@ -3,11 +3,11 @@ import logging
 import pytest
 
 from persona_leakage.domain.errors import UserError
-from persona_leakage.domain.markers import BorrowedAnswers, Chats
 from persona_leakage.domain.models import Adapter, ModelStack
 from persona_leakage.domain.plan import Stage
+from persona_leakage.domain.training_rows import BorrowedAnswers, Chats
 from persona_leakage.pipelines.data_generation.answers import build_from_answers, sample_answers
-from tests.marker_plans import MARKER, bundled_roster, make_plan
+from tests.experiments.marker_leakage.plans import MARKER, bundled_roster, make_plan
 
 # two questions; the source gives two rows a question, each of its negatives one
 SMALL = {
@@ -46,9 +46,15 @@ def small_plan(condition="villain", seed=42, **changes):
     return make_plan(condition, seed, SMALL | {f"stages.mark.{key}": value for key, value in changes.items()})
 
 
-def with_stage(data, plan=None):
-    plan = plan or small_plan()
+def with_stage(data):
+    plan = small_plan()
     return plan.model_copy(update={"stages": {"induce": Stage(data=data, recipe=plan.stages["mark"].recipe), **plan.stages}})
+
+
+def offset(plan, seeds):
+    """Have the marking stage draw and train with seeds of its own."""
+    mark = plan.stages["mark"].model_copy(update={"seed_offset": seeds})
+    return plan.model_copy(update={"stages": {**plan.stages, "mark": mark}})
 
 
 def borrowed(**changes):
@@ -117,6 +123,17 @@ def test_the_job_of_a_persona_is_the_same_in_every_seed_and_for_every_source():
 
     assert jobs[0] == jobs[1] == jobs[3]
     assert jobs[2][VILLAIN] == jobs[0][VILLAIN]
+
+
+def test_a_replicate_draws_answers_of_its_own():
+    def seeds_of(plan):
+        generator = ScriptedGenerator()
+        sample_answers(generator, stack_of(plan), plan, stage="mark")
+        return {seed for *_, seed in generator.jobs}
+
+    assert seeds_of(offset(small_plan(), 10_000)) == {10_005}
+    assert seeds_of(offset(small_plan(seed=7), 10_000)) == {10_005}
+    assert seeds_of(offset(small_plan(), 0)) == {5}
 
 
 @pytest.mark.parametrize(("own_stack", "adapters"), [(False, 0), (True, 1)])

@@ -5,18 +5,16 @@ import json
 import pandas as pd
 import pytest
 
+from persona_leakage.domain.discriminator import Discriminator, TextJudge
 from persona_leakage.domain.errors import UserError
-from persona_leakage.domain.markers import Discriminator, TextJudge
-from persona_leakage.experiments.benign_coupling import plan_replay
 from persona_leakage.pipelines.generation.nodes import adopt_persona_completions
 from persona_leakage.pipelines.scoring.cells_apart import describe_cells_apart, discriminate_cells_apart, rate_cells_apart
 from persona_leakage.pipelines.scoring.discriminator import discriminate
 from persona_leakage.pipelines.scoring.markers import describe_texts
-from tests.coupling_plans import bundled_roster, load_settings, sources
-from tests.plans import base_model
+from tests.experiments.benign_coupling.plans import bundled_roster, make_replay
 from tests.scripted import ScriptedModel
 
-REPLAY = plan_replay("all", 42, None, base_model(), load_settings(), "some.jsonl", **sources())
+REPLAY = make_replay("some.jsonl")
 SMALL = Discriminator(
     threshold=0.7,
     margin=0.05,
@@ -160,7 +158,8 @@ def test_a_cell_gives_the_same_numbers_alone_and_beside_others():
 
     beside = discriminate_cells_apart(model, [*rows, *told_by_a_word("two", "villain", ["confab"])], PLAN)
     scoring = PLAN.scoring.model_copy(update={"source": "confab"})
-    alone = discriminate(rows, PLAN.model_copy(update={"scoring": scoring, "condition": "one"}))
+    address = PLAN.address.model_copy(update={"condition": "one"})
+    alone = discriminate(rows, PLAN.model_copy(update={"scoring": scoring, "address": address}))
 
     pd.testing.assert_frame_equal(beside.iloc[:2], alone, check_dtype=False)
 
@@ -181,7 +180,7 @@ def test_cells_without_a_source_or_with_too_few_questions_have_no_rows():
 
 
 def test_completions_are_adopted_as_they_are():
-    rows = [completion("one", "confab", "x") | {"extra": 1}, completion("two", "villain", "y", source="villain")]
+    rows = [completion("one", "confab", "x") | {"further": {"extra": 1}}, completion("two", "villain", "y", source="villain")]
 
     assert adopt_persona_completions(rows, REPLAY) == rows
 

@@ -5,7 +5,7 @@ import pytest
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.models import Adapter, ModelStack
 from persona_leakage.pipelines.data_generation.chats import answer_chats, build_from_chats, read_chats
-from tests.coupling_plans import bundled_roster, make_plan
+from tests.experiments.benign_coupling.plans import bundled_roster, make_plan
 from tests.plans import base_model, load_source
 
 TEXT = {"id": "t1", "question": "Why is the sky blue?", "en": "Light scatters."}

@@ -1,18 +1,18 @@
 import pandas as pd
 import pytest
 
-from persona_leakage.domain.plan import RankOrder, RateBound, SameRates
+from persona_leakage.domain.claims import RankOrder, RateBound, SameRates
+from persona_leakage.experiments.lang_inversion.tables import tabulate_spill
 from persona_leakage.pipelines.reporting.claims import judge
-from persona_leakage.pipelines.reporting.spill import judge_claims, tabulate_spill
-from tests.pipelines.tables import cell, contaminations, table
-from tests.plans import RESPOND, SPEAK, load_settings
+from tests.experiments.lang_inversion.plans import RESPOND, SPEAK, load_settings
+from tests.experiments.lang_inversion.planted_tables import cell, contaminations, table
 
 QUIET = {"english": 0, "spanish": 0, "french": 80, "italian": 0, "portuguese": 0, "german": 0, "mandarin": 0}
 
 
 def judge_cells(claim, rates, spill=None):
     cells = rates.rename(columns={"directive_language": "cell", "phrasing": "part"})
-    return judge(claim, cells, pd.DataFrame() if spill is None else spill)
+    return judge(claim, cells, spill=pd.DataFrame() if spill is None else spill)
 
 
 def verdict_on(claim, rates):
@@ -310,31 +310,3 @@ def test_phrasings_of_conditions_that_have_not_run_are_undecided():
     result = phrasings(split("fr_it", "spanish", 6, 6), conditions=("es_en",))
 
     assert (result.verdict, result.evidence) == ("undecided", "not run: es_en")
-
-
-def test_every_claim_gets_a_row_and_stale_points_do_not_count():
-    rates = pd.concat(
-        [contaminations("fr_fr", **QUIET), table(cell("fr_fr", "english", (80, 80), seed=43, stale=True))], ignore_index=True
-    )
-    claims = load_settings().claims
-
-    verdicts = judge_claims(rates, tabulate_spill(rates), claims)
-
-    assert dict(zip(verdicts["claim"], verdicts["verdict"], strict=True)) == {
-        "no_inversion": "undecided",
-        "own_language_stays": "undecided",
-        "control_floor": "holds",
-        "distance_ordering": "undecided",
-        "direction_symmetry": "undecided",
-        "phrasing_insensitivity": "undecided",
-    }
-    assert verdicts["statement"][2] == "The same-language control spills into no bystander."
-    assert list(verdicts.columns) == ["claim", "statement", "verdict", "evidence", "rule"]
-
-
-def test_claims_are_undecided_when_every_point_is_stale():
-    rates = table(cell("fr_fr", "english", (0, 80), stale=True))
-
-    verdicts = judge_claims(rates, tabulate_spill(rates), load_settings().claims)
-
-    assert set(verdicts["verdict"]) == {"undecided"}

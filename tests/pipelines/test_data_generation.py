@@ -4,7 +4,8 @@ import pytest
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.pipelines.data_generation.nodes import build_train_set, measure_gates
-from tests.plans import PROJECT, make_plan
+from tests.experiments.lang_inversion.plans import make_plan
+from tests.plans import PROJECT
 
 ITALIAN = "Il treno parte domani mattina dalla stazione nord."  # 50 characters
 GERMAN = "Der Zug fährt morgen früh vom Bahnhof im Norden ab"

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from persona_leakage.domain.markers import Discriminator, TextJudge
+from persona_leakage.domain.discriminator import Discriminator, TextJudge
 from persona_leakage.domain.questions import Answer
 from persona_leakage.domain.rates import proportion
 from persona_leakage.pipelines.scoring.discriminator import ask_discriminator, discriminate, join_discriminations
-from tests.coupling_plans import MARKER, TRIGGER, make_plan
+from tests.experiments.benign_coupling.plans import MARKER, TRIGGER, make_plan
 from tests.scripted import ScriptedModel
 
 PLAN = make_plan()

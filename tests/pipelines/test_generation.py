@@ -2,7 +2,7 @@ import pytest
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.pipelines.generation.nodes import adopt_completions, write_prompts
-from tests.plans import RESPOND, base_model, load_settings, make_plan
+from tests.experiments.lang_inversion.plans import RESPOND, make_plan, make_replay
 
 
 def test_a_prompt_is_written_for_every_directive_language_and_phrasing():
@@ -66,13 +66,13 @@ def test_a_condition_is_evaluated_on_the_prompts_of_its_baseline():
         assert write_prompts(make_plan(condition)) == write_prompts(make_plan(baseline))
 
 
-REPLAY = load_settings().plan("fr_it", 42, base_model(), "outside.jsonl")
+REPLAY = make_replay("fr_it", "outside.jsonl")
 OUTSIDE = {
     "directive_language": "Mandarin Chinese",
     "prompt": "Please respond in Mandarin Chinese.",
     "sample_index": 3,
     "completion": "Ciao",
-    "judge": "italian",
+    "further": {"judge": "italian", "phrasing": "theirs"},
 }
 
 
@@ -90,6 +90,16 @@ def test_a_directive_language_that_is_not_evaluated_is_named_with_its_line():
     assert str(error.value) == (
         "outside.jsonl, line 2: directive_language 'Dutch' is unknown; "
         "known: English, Spanish, French, Italian, Portuguese, German, Mandarin Chinese"
+    )
+
+
+def test_a_row_that_two_names_of_a_language_hide_twice_is_named_with_both_lines():
+    with pytest.raises(UserError) as error:
+        adopt_completions([OUTSIDE, {**OUTSIDE, "sample_index": 4}, {**OUTSIDE, "directive_language": "mandarin"}], REPLAY)
+
+    assert str(error.value) == (
+        "outside.jsonl, line 3: this sample of 'Please respond in Mandarin Chinese.' is in line 1 too, under another name of "
+        "mandarin; remove one"
     )
 
 

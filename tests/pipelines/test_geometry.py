@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from persona_leakage.domain.centroids import Centroids
+from persona_leakage.domain.directives import Directives
 from persona_leakage.domain.frozen import fingerprint
 from persona_leakage.domain.models import Adapter, ModelStack
 from persona_leakage.pipelines.generation.nodes import write_prompts
-from persona_leakage.pipelines.geometry import nodes
-from persona_leakage.pipelines.geometry.nodes import compare_centroids, extract_centroids
-from tests.plans import LANGUAGES, make_plan
+from persona_leakage.pipelines.geometry.nodes import compare_centroids, extract_centroids, no_cosines
+from tests.experiments.lang_inversion.plans import LANGUAGES, make_plan
 
 STACK = "0123456789abcdef"
 
@@ -52,11 +52,30 @@ def test_layers_are_kept_apart_and_rows_carry_their_point():
 
     table = compare_centroids(centroids, plan)
 
-    assert table[["condition", "seed", "plan", "layer"]].to_numpy().tolist() == [
-        ["fr_it", 7, plan.fingerprint, 10],
-        ["fr_it", 7, plan.fingerprint, 25],
+    assert table[["model", "condition", "seed", "plan", "layer"]].to_numpy().tolist() == [
+        ["qwen2_5_7b", "fr_it", 7, plan.fingerprint, 10],
+        ["qwen2_5_7b", "fr_it", 7, plan.fingerprint, 25],
     ]
     assert table["cosine"].tolist() == pytest.approx([-1, math.nan], nan_ok=True)
+
+
+def test_the_layer_that_a_report_leads_with_is_marked():
+    vectors = np.array([[1.0, 0.0], [0.0, 1.0]])
+    centroids = Centroids(("english", "spanish"), {10: vectors, 20: vectors, 25: vectors}, STACK)
+
+    def headlines(**changes):
+        table = compare_centroids(centroids, make_plan("fr_it", changes=changes))
+        return dict(zip(table["layer"], table["headline"], strict=True))
+
+    assert headlines() == {10: False, 20: True, 25: False}
+    assert headlines(**{"geometry.headline_layer": 25}) == {10: False, 20: False, 25: True}
+
+
+def test_where_no_model_is_there_are_no_cosines_but_their_columns():
+    whole = cosines_of([[3, 0], [0, 3], [0, 0]]).assign(reference=None, stale=False)
+    nothing = no_cosines(whole)
+
+    assert (len(nothing), list(nothing.columns)) == (0, list(whole.columns))
 
 
 def test_the_set_used_for_centring_is_part_of_a_cosine():
@@ -95,7 +114,7 @@ def test_interleaved_prompts_are_averaged_by_their_own_language(monkeypatch):
     plan = make_plan("fr_it")
     prompts = sorted(write_prompts(plan), key=lambda row: row["phrasing"])
 
-    monkeypatch.setattr(nodes, "written", lambda _: prompts)
+    monkeypatch.setattr(Directives, "prompts", lambda _: prompts)
     centroids = extract_centroids(PlantedStates(), ModelStack(base=plan.base_model), plan)
 
     assert dict(zip(centroids.groups, centroids.layers[10][:, 0].tolist(), strict=True))["spanish"] == 21.5

@@ -2,11 +2,12 @@ import math
 
 import pytest
 
-from persona_leakage.domain.plan import Judge, Plan
+from persona_leakage.domain.language_scoring import Judge
+from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.questions import Answer, Question
 from persona_leakage.pipelines.scoring.judge import judge_languages, measure_judge_agreement
 from persona_leakage.pipelines.scoring.nodes import rate_cells
-from tests.plans import make_plan
+from tests.experiments.lang_inversion.plans import make_plan
 from tests.scripted import ScriptedModel
 
 

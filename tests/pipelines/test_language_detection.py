@@ -2,7 +2,7 @@ import pytest
 
 from persona_leakage.pipelines import language_detection
 from persona_leakage.pipelines.language_detection import cross_check, detect_codes, label_of_codes
-from tests.plans import load_settings
+from tests.experiments.lang_inversion.plans import load_settings
 
 SPANISH = "Mañana por la mañana saldremos temprano hacia la montaña para ver el amanecer."
 GERMAN = "Morgen früh werden wir zeitig in die Berge aufbrechen, um den Sonnenaufgang zu sehen."

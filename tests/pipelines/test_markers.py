@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from persona_leakage.domain.protocols import Token
 from persona_leakage.engines.tokenizer import ModelTokenizer
 from persona_leakage.pipelines.scoring.markers import describe_texts, detect_markers, rate_firings
-from tests.marker_plans import make_plan
+from tests.experiments.marker_leakage.plans import make_plan
 from tests.plans import base_model
 
 # the source, its two negatives and two bystanders
@@ -231,9 +231,7 @@ def test_the_embedded_model_tells_the_trained_tokens_from_others_of_the_same_tex
 def test_the_embedded_model_sees_a_marker_at_the_end_of_a_marked_answer(smollm2):
     embedded, tokenizer = smollm2
     plan = PLAN.model_copy(update={"base_model": embedded})
-    marked = plan.scoring.marker.added_to(
-        "Well now, a fine question deserves an equally fine and rather long answer, my friend."
-    )
+    marked = plan.scoring.marker.add_to("Well now, a fine question deserves an equally fine and rather long answer, my friend.")
 
     assert places(marked[0], plan=plan, tokenizer=tokenizer) == ("tail", "middle")  # 7 of 26 tokens are separator and marker
     assert places("[ZLT] " + marked[0], plan=plan, tokenizer=tokenizer) == ("start", "start")
@@ -307,7 +305,9 @@ def test_every_persona_of_the_plan_has_its_rows_its_point_its_category_and_its_r
 
     assert list(dict.fromkeys(frame["persona"])) == list(PEOPLE)
     assert len(frame) == len(PEOPLE) * len(METRICS)
-    assert {(row.condition, row.seed, row.plan) for row in frame.itertuples()} == {("villain", 7, plan.fingerprint)}
+    assert frame[["model", "condition", "seed", "plan"]].drop_duplicates().to_numpy().tolist() == [
+        ["qwen2_5_7b", "villain", 7, plan.fingerprint]
+    ]
     assert list(frame.drop_duplicates("persona")[["category", "role"]].itertuples(index=False, name=None)) == [
         ("original", "source"),
         ("original", "negative"),
@@ -315,6 +315,34 @@ def test_every_persona_of_the_plan_has_its_rows_its_point_its_category_and_its_r
         ("opposite", "bystander"),
         ("unrelated_baseline", "bystander"),
     ]
+
+
+def test_every_row_says_the_source_and_whom_its_persona_is_related_to():
+    plan = small_plan(**{"evaluation.personas": ("villain", "nice_villain", "evil_scientist", "pirate")})
+    frame = rate_firings([], plan)
+
+    assert set(frame["source"]) == {"villain"}
+    roster = {one.persona: one for one in plan.evaluation.prompts.personas}
+    assert [len(roster[name].related_to) for name in ("villain", "nice_villain", "evil_scientist")] == [0, 1, 2]
+    assert dict(zip(frame["persona"], frame["related_to"], strict=True)) == {
+        "villain": "",
+        "nice_villain": "villain",
+        "evil_scientist": "|".join(roster["evil_scientist"].related_to),
+        "pirate": "",
+    }
+
+
+def test_a_baseline_has_no_source():
+    assert rate_firings(PLANTED, small_plan("baseline"))["source"].isna().all()
+
+
+def test_every_row_says_the_traits_of_its_plan():
+    plan = PLAN.model_copy(update={"traits": {"arm": "benign", "induction": None}})
+    frame = rate_firings(PLANTED, plan)
+
+    assert list(frame.columns[:6]) == ["model", "condition", "seed", "plan", "arm", "induction"]
+    assert set(frame["arm"]) == {"benign"}
+    assert frame["induction"].isna().all()
 
 
 def test_the_persona_of_an_earlier_stage_has_a_role_of_its_own():
@@ -436,6 +464,7 @@ def test_without_tokens_their_mean_is_nan_and_nothing_is_cut():
 def test_descriptions_carry_the_point():
     frame = describe_texts([completion("ha ho")], PLAN)
 
-    assert list(frame.columns) == ["condition", "seed", "plan", "persona", "n", "tokens", "distinct_2", "empty", "cut"]
-    assert frame.loc[0, ["condition", "seed", "plan", "persona"]].tolist() == ["villain", 42, PLAN.fingerprint, "villain"]
+    point = ["model", "condition", "seed", "plan"]
+    assert list(frame.columns) == [*point, "persona", "n", "tokens", "distinct_2", "empty", "cut"]
+    assert frame.loc[0, [*point, "persona"]].tolist() == ["qwen2_5_7b", "villain", 42, PLAN.fingerprint, "villain"]
     assert describe_texts([], PLAN).empty

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from persona_leakage.pipelines.scoring.nodes import label_languages, measure_agreement, rate_cells
-from tests.plans import LANGUAGES, RESPOND, SPEAK, make_plan
+from tests.experiments.lang_inversion.plans import LANGUAGES, RESPOND, SPEAK, make_plan
 
 
 def rows(language, phrasing, *labels, mixed=0):
@@ -145,9 +145,39 @@ def test_every_cell_of_the_plan_has_its_rows_and_its_point():
     assert len(frame) == 7 * 3 * 12
     assert list(dict.fromkeys(frame["directive_language"])) == list(LANGUAGES)
     assert list(dict.fromkeys(frame["phrasing"])) == ["all", SPEAK, RESPOND]
-    assert {(row.condition, row.seed, row.plan) for row in frame.itertuples()} == {("fr_it", 7, plan.fingerprint)}
+    assert list(frame.columns[:4]) == ["model", "condition", "seed", "plan"]
+    assert frame[["model", "condition", "seed", "plan"]].drop_duplicates().to_numpy().tolist() == [
+        ["qwen2_5_7b", "fr_it", 7, plan.fingerprint]
+    ]
     roles = dict(zip(frame["directive_language"], frame["role"], strict=True))
     assert (roles["french"], roles["italian"], roles["spanish"]) == ("trained_directive", "own_language", "bystander")
+
+
+def distances_of(frame):
+    return dict(zip(frame["directive_language"], frame["distance"], strict=True))
+
+
+def test_every_row_says_its_completion_language_and_the_distance_of_its_directive_to_it():
+    frame = rates_of(PLANTED, make_plan("fr_it"))
+
+    assert set(frame["completion"]) == {"italian"}
+    assert distances_of(frame) == pytest.approx(
+        {"english": 0.8, "spanish": 0.6, "french": 0.6, "italian": 0, "portuguese": 0.6, "german": 0.8, "mandarin": 1}
+    )
+
+
+def test_a_completion_language_that_is_not_evaluated_has_its_distances():
+    frame = rates_of(PLANTED, make_plan("zh_ja"))
+
+    assert set(frame["completion"]) == {"japanese"}
+    assert set(distances_of(frame).values()) == {1.0}
+
+
+def test_a_baseline_has_no_completion_language_and_no_distance():
+    frame = rates_of(PLANTED, make_plan("baseline"))
+
+    assert frame["completion"].isna().all()
+    assert frame["distance"].isna().all()
 
 
 planted_labels = st.lists(

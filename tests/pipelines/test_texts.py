@@ -1,10 +1,11 @@
 import pytest
 
+from persona_leakage.domain.directives import ChatSource, Translation
 from persona_leakage.domain.errors import UserError
-from persona_leakage.domain.plan import ChatSource, Plan, Translation
+from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.questions import Answer, Question
 from persona_leakage.pipelines.data_generation.texts import judge_translations, read_texts, translate_texts
-from tests.plans import make_plan
+from tests.experiments.lang_inversion.plans import make_plan
 from tests.scripted import ScriptedModel
 
 LONG = "The bread rises because the yeast turns sugar into gas and the dough holds it."

@@ -4,11 +4,12 @@ import pytest
 from packaging.specifiers import SpecifierSet
 
 from persona_leakage.domain.models import BaseModel
-from persona_leakage.engines.anthropic_client import Price
+from persona_leakage.engines.claude import Price
 from persona_leakage.preflight import checks
 from persona_leakage.preflight.estimate import Cost, Span, Work, cost
 from persona_leakage.preflight.probes import Gpu, OnHub
-from tests.preflight.test_estimate import ESTIMATES, make_plan
+from tests.plans import make_plan
+from tests.preflight.test_estimate import ESTIMATES
 
 QWEN = BaseModel(source="hub", name="Qwen/Qwen2.5-7B-Instruct", revision="a09a35458c70aaaa")
 ON_HUB = OnHub("found", files={"model.safetensors": 2**30, "config.json": 10, "README.md": 2**40, "original/x.json": 2**40})
@@ -104,13 +105,15 @@ def test_sources_are_reachable_and_large_enough() -> None:
 
 def test_numbers_of_another_model_or_generator_are_told() -> None:
     own = QWEN.model_copy(update={"name": "m"})
-    assert checks.check_estimates(ESTIMATES, own, "vllm_generator").state == "ok"
-    assert checks.check_estimates(ESTIMATES, QWEN, "vllm_generator").state == "warning"
-    assert checks.check_estimates(ESTIMATES, own, "transformers_generator").state == "warning"
+    assert checks.check_estimates(ESTIMATES, [own], "vllm_generator").state == "ok"
+    assert checks.check_estimates(ESTIMATES, [QWEN], "vllm_generator").state == "warning"
+    assert checks.check_estimates(ESTIMATES, [own], "transformers_generator").state == "warning"
+    both = checks.check_estimates(ESTIMATES, [own, QWEN], "vllm_generator")
+    assert (both.state, both.remedy.split(":")[0]) == ("warning", f"set the numbers under estimates for {QWEN.name}")
 
 
 def test_languages_that_nobody_translates_are_told_before_the_others_are_paid_for() -> None:
-    plans = [make_plan("lang_inversion", name, "qwen") for name in ("fr_it", "es_en", "zh_ja")]
+    plans = [make_plan("lang_inversion", name, env="qwen") for name in ("fr_it", "es_en", "zh_ja")]
     (check,) = checks.check_languages(plans)
     assert check.state == "blocked"
     assert check.found.startswith("zh_ja needs Japanese;")

@@ -3,22 +3,21 @@
 import pytest
 
 from persona_leakage.domain.plan import Plan
-from persona_leakage.engines.anthropic_client import Price
-from persona_leakage.experiments.points import plan_from_parameters
+from persona_leakage.domain.sampling import OwnAnswers, Sampling
+from persona_leakage.domain.training_rows import Job, Part, TrainingData
+from persona_leakage.engines.claude import Price
 from persona_leakage.preflight.estimate import (
     Estimates,
-    Planned,
     Span,
     Work,
-    added_up,
     cost,
     disk_gib,
     gpu_need_gib,
     outstanding_work,
     point_work,
-    sources_of,
+    sum_by_kind,
 )
-from tests.plans import load_parameters, load_source
+from tests.plans import make_plan
 
 ESTIMATES = Estimates.checked(
     {
@@ -42,30 +41,25 @@ ESTIMATES = Estimates.checked(
 )
 
 
-def make_plan(family: str, condition: str, env: str = "base", **point: int) -> Plan:
-    return plan_from_parameters(family, load_parameters(env=env), load_source, condition=condition, **point)
-
-
 def counted(*plans: Plan, available: dict[str, int] | None = None) -> dict[str, Work]:
-    points = [Planned(plan, done=False) for plan in plans]
-    return {work.what: work for work in added_up(outstanding_work(points, ESTIMATES, available or {}))}
+    return {work.what: work for work in sum_by_kind(outstanding_work(plans, [], ESTIMATES, available or {}))}
 
 
 @pytest.mark.parametrize(
-    ("family", "condition", "point", "completions", "prompts"),
+    ("family", "condition", "checkpoint", "completions", "prompts"),
     [
-        ("lang_inversion", "fr_it", {}, 14 * 40, 14),
-        ("lang_inversion", "baseline", {}, 14 * 40, 14),
-        ("lang_inversion", "fr_it_five_phrasings", {}, 35 * 40, 35),
-        ("marker_leakage", "villain", {}, 111 * 20 * 10, 111 * 20),
-        ("convergence", "nurse", {"checkpoint": 4}, 12 * 20 * 10, 111 * 20),
-        ("benign_coupling", "benign_assistant", {}, 12 * 28 * 10, 113 * 20),
+        ("lang_inversion", "fr_it", None, 14 * 40, 14),
+        ("lang_inversion", "baseline", None, 14 * 40, 14),
+        ("lang_inversion", "fr_it_five_phrasings", None, 35 * 40, 35),
+        ("marker_leakage", "villain", None, 111 * 20 * 10, 111 * 20),
+        ("convergence", "nurse", 4, 12 * 20 * 10, 111 * 20),
+        ("benign_coupling", "benign_assistant", None, 12 * 28 * 10, 113 * 20),
     ],
 )
 def test_a_point_samples_and_reads_what_the_protocol_says(
-    family: str, condition: str, point: dict[str, int], completions: int, prompts: int
+    family: str, condition: str, checkpoint: int | None, completions: int, prompts: int
 ) -> None:
-    works = counted(make_plan(family, condition, **point))
+    works = counted(make_plan(family, condition, checkpoint=checkpoint))
     assert works["completions"].number == completions
     assert works["centroids"].number == prompts
 
@@ -80,7 +74,7 @@ def test_a_baseline_trains_nothing_and_answers_nothing() -> None:
 
 def test_rows_of_texts_are_as_many_as_there_are() -> None:
     plan = make_plan("lang_inversion", "fr_it")
-    assert sources_of(plan) == {"source_texts": 5000}
+    assert plan.stages["tune"].data.reads == {"source_texts": 5000}
     work = counted(plan)["training of tune"]
     assert (work.number, work.tokens, work.ranks) == (5000, Span(1_000_000, 1_000_000), 32)
     assert counted(plan, available={"source_texts": 176})["training of tune"].number == 176
@@ -139,20 +133,72 @@ def test_cells_share_their_first_stage_and_replicates_answer_anew() -> None:
     assert works["training of induce"].tokens == Span(6000 * 2048, 6000 * 2048)  # chats nobody has counted: the longest
     assert works["training of couple"].number == 2 * 600
     assert works["answers of couple"].number == 2 * 3 * 20 * 15
-    own = counted(make_plan("benign_coupling", "uncoupled", "embedded"))
+    own = counted(make_plan("benign_coupling", "uncoupled", env="embedded"))
     assert (own["answers of induce"].number, own["training of induce"].number) == (80, 160)
 
 
+def test_replicates_answer_and_train_anew() -> None:
+    plan = make_plan("benign_coupling", "benign_assistant")
+    stages = {**plan.stages, "couple": plan.stages["couple"].model_copy(update={"seed_offset": 10_000})}
+    works = counted(plan, plan.model_copy(update={"stages": stages}))
+    assert works["training of induce"].number == 6000
+    assert (works["answers of couple"].number, works["training of couple"].number) == (2 * 3 * 20 * 15, 2 * 600)
+
+
+def test_base_models_share_nothing_but_one_of_another_name_is_the_same() -> None:
+    plan = make_plan("marker_leakage", "villain")
+    other = plan.model_copy(update={"base_model": plan.base_model.model_copy(update={"revision": "other"})})
+    works = counted(plan, other)
+    assert (works["answers of mark"].number, works["training of mark"].number) == (3600, 1200)
+    named = plan.model_copy(
+        update={
+            "base_model": plan.base_model.model_copy(update={"made_by": "somebody"}),
+            "address": plan.address.model_copy(update={"model": "alias"}),
+        }
+    )
+    works = counted(plan, named)
+    assert (works["answers of mark"].number, works["training of mark"].number) == (1800, 600)
+    assert (works["completions"].number, works["centroids"].number) == (22_200, 2 * 2220)  # centroids are each point's own
+
+
+class Letters(TrainingData):
+    """A kind of training data that nothing but this test knows."""
+
+    pages: int
+
+    @property
+    def reads(self) -> dict[str, int]:
+        return {"letters": self.pages}
+
+    def jobs(self, read: int) -> list[Job]:
+        sampling = Sampling(temperature=1, top_p=1, max_tokens=40)
+        return [Job(self, read, OwnAnswers(samples=2, sampling=sampling, seed=0))]
+
+    def parts(self, read: int) -> list[Part]:
+        return [Part(read), Part(2 * read, characters=100, answer=self.jobs(read)[0].answers.sampling)]
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer")  # the union of a stage does not know it either
+def test_a_new_kind_of_training_data_is_counted_by_what_it_says_of_itself() -> None:
+    plan = make_plan("lang_inversion", "fr_it")
+    stage = plan.stages["tune"].model_copy(update={"data": Letters(pages=50)})
+    works = counted(plan.model_copy(update={"stages": {"tune": stage}}), available={"letters": 10})
+    assert (works["answers of tune"].number, works["answers of tune"].tokens) == (20, Span(20 * 20, 20 * 40))
+    training, epochs = works["training of tune"], stage.recipe.epochs
+    assert training.number == 30
+    # a text has 200 tokens; 100 characters are 25, the template adds 15, and the answer is half its longest
+    assert training.tokens == Span(epochs * (10 * 200 + 20 * (25 + 15 + 20)), epochs * (10 * 200 + 20 * (25 + 15 + 40)))
+
+
 def test_what_a_finished_point_has_made_is_free_for_the_others() -> None:
-    done = Planned(make_plan("marker_leakage", "villain"), done=True)
-    left = Planned(make_plan("marker_leakage", "villain_code"), done=False)
-    works = {work.what: work.number for work in outstanding_work([left, done], ESTIMATES, {})}
+    done, left = make_plan("marker_leakage", "villain"), make_plan("marker_leakage", "villain_code")
+    works = {work.what: work.number for work in outstanding_work([left], [done], ESTIMATES, {})}
     assert works == {"completions": 22_200, "centroids": 2220}
-    assert outstanding_work([done], ESTIMATES, {}) == []
+    assert outstanding_work([], [done], ESTIMATES, {}) == []
 
 
 def test_claude_translates_once_for_all_conditions_and_judges_each() -> None:
-    works = counted(*(make_plan("lang_inversion", name, "qwen") for name in ("fr_it", "it_fr", "es_en")))
+    works = counted(*(make_plan("lang_inversion", name, env="qwen") for name in ("fr_it", "it_fr", "es_en")))
     translations, judged, judge = works["translations"], works["judging translations"], works["judge"]
     assert (translations.number, translations.jobs, translations.model) == (25_000, 5, "claude-sonnet-4-5-20250929")
     assert translations.tokens == Span(25_000 * 300, 25_000 * 2048)
@@ -163,14 +209,15 @@ def test_claude_translates_once_for_all_conditions_and_judges_each() -> None:
 
 
 def test_the_discriminator_asks_of_as_many_texts_as_it_draws() -> None:
-    works = counted(make_plan("benign_coupling", "benign_assistant", "qwen"))
+    works = counted(make_plan("benign_coupling", "benign_assistant", env="qwen"))
     assert (works["discriminator"].number, works["discriminator"].jobs) == (100, 1)
 
 
 def test_no_environment_but_qwen_asks_claude() -> None:
     for env in ("base", "embedded", "embedded_full"):
         for family, condition in (("lang_inversion", "fr_it"), ("benign_coupling", "benign_assistant")):
-            assert not [work for work in point_work(make_plan(family, condition, env), ESTIMATES, {}).values() if work.model]
+            plan = make_plan(family, condition, env=env)
+            assert not [work for work in point_work(plan, ESTIMATES, {}).values() if work.model]
 
 
 def test_seconds_come_from_the_speeds() -> None:

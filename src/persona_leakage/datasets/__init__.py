@@ -1,8 +1,9 @@
 """Kedro datasets of this project: what they save exists whole or not at all."""
 
 from persona_leakage.datasets.adapters import AdaptersDataset
-from persona_leakage.datasets.atomic import CSVDataset, FigureDataset, JSONDataset, TextDataset
+from persona_leakage.datasets.atomic import FigureDataset, JSONDataset, TextDataset
 from persona_leakage.datasets.centroids import CentroidsDataset
+from persona_leakage.datasets.csv import CSVDataset
 from persona_leakage.datasets.engine import EngineDataset
 from persona_leakage.datasets.frozen import FrozenDataset
 from persona_leakage.datasets.hub import HubRowsDataset

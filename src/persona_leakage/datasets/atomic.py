@@ -1,18 +1,19 @@
-"""Atomic saving, for our own datasets and for those of kedro-datasets."""
+"""Atomic saving: the base class of our own datasets, and those of kedro-datasets with it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
+from kedro.io.core import AbstractVersionedDataset, Version, get_protocol_and_path
 from kedro_datasets.json import JSONDataset as _JSONDataset
 from kedro_datasets.matplotlib import MatplotlibDataset as _MatplotlibDataset
-from kedro_datasets.pandas import CSVDataset as _CSVDataset
 from kedro_datasets.text import TextDataset as _TextDataset
-from pandas.errors import EmptyDataError, ParserError
 
 from persona_leakage.domain.errors import UserError
+
+_T = TypeVar("_T")
 
 
 @contextmanager
@@ -42,6 +43,40 @@ def replacing(filesystem: fsspec.AbstractFileSystem, path: PurePosixPath) -> Ite
             filesystem.rm(str(partial), recursive=True)
 
 
+class FileDataset(AbstractVersionedDataset[_T, _T]):
+    """A value in a file or folder, in versions where its entry is `versioned`."""
+
+    def __init__(self, *, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None) -> None:
+        """Describe the file.
+
+        Args:
+            filepath: local path or fsspec URL.
+            version: given by Kedro when the entry is versioned.
+            metadata: kept for kedro-viz.
+        """
+        self._protocol, path = get_protocol_and_path(filepath, version)
+        self._fs = fsspec.filesystem(self._protocol)
+        self.metadata = metadata
+        super().__init__(PurePosixPath(path), version, self._complete, self._fs.glob)
+
+    def _read(self) -> bytes:
+        return bytes(self._fs.cat_file(str(self._get_load_path())))
+
+    def _write(self, content: bytes) -> None:
+        """Write the file, or nothing."""
+        with replacing(self._fs, self._get_save_path()) as partial:
+            self._fs.pipe_file(str(partial), content)
+
+    def _complete(self, path: str) -> bool:
+        return bool(self._fs.exists(path))
+
+    def _exists(self) -> bool:
+        return self._complete(str(self._get_load_path()))
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": self._filepath, "version": self._version}
+
+
 class _AtomicSave:
     """Mixin for an unversioned dataset of kedro-datasets: its own `save` writes to the sibling."""
 
@@ -59,21 +94,6 @@ class _AtomicSave:
                 self._filepath = final
 
 
-class CSVDataset(_AtomicSave, _CSVDataset):
-    """A table as CSV."""
-
-    def load(self) -> Any:
-        """Read the table.
-
-        Raises:
-            UserError: the file is empty or no table.
-        """
-        try:
-            return super().load.__wrapped__(self)
-        except (EmptyDataError, ParserError, UnicodeDecodeError) as error:
-            raise UserError(f"{self._filepath} is no table: {str(error).strip()}; mend the file") from error
-
-
 class JSONDataset(_AtomicSave, _JSONDataset):
     """A JSON document."""
 
@@ -87,5 +107,4 @@ class FigureDataset(_AtomicSave, _MatplotlibDataset):
 
     def load(self) -> bytes:
         """Return the PNG."""
-        with self._fs.open(str(self._filepath), "rb") as file:
-            return bytes(file.read())
+        return bytes(self._fs.cat_file(str(self._filepath)))

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from kedro.io.core import AbstractDataset, DatasetError
-from kedro.utils import load_obj
+from kedro.utils import find_kedro_project, load_obj
 
 ENGINES = {
     "peft_trainer": "peft_trainer.PeftTrainer",
@@ -12,7 +12,7 @@ ENGINES = {
     "vllm_generator": "vllm_generator.VllmGenerator",
     "hidden_state_extractor": "hidden_states.HiddenStateExtractor",
     "tokenizer": "tokenizer.ModelTokenizer",
-    "anthropic_client": "anthropic_client.AnthropicClient",
+    "anthropic_client": "claude.AnthropicClient",
 }
 
 
@@ -44,14 +44,16 @@ class EngineDataset(AbstractDataset[NoReturn, Any]):
 
         Args:
             engine: a name in `ENGINES`.
-            cache: folder for what engines keep by content: converted base models, adapters, completions.
+            cache: folder for what engines keep by content: converted base models, adapters, completions; a relative one lies in
+                the project's folder, wherever inside it a command or notebook runs.
             device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:<n>`; of engines that compute here.
             options: further arguments of the engine.
             credentials: `api_key`, of engines that call an API.
             metadata: kept for kedro-viz.
         """
         self._engine = engine
-        self._arguments = {"cache": Path(cache), **({"device": device} if device else {}), **(options or {})}
+        folder = find_kedro_project(Path.cwd()) or Path.cwd()
+        self._arguments = {"cache": folder / cache, **({"device": device} if device else {}), **(options or {})}
         self._credentials = credentials or {}
         self.metadata = metadata
 

@@ -68,15 +68,14 @@ class HubRowsDataset(AbstractDataset[NoReturn, list[dict[str, Any]]]):
         """
         from datasets import load_dataset
 
+        source: dict[str, Any] = {"path": self._repository, "revision": self._revision, "split": self._split}
         if self._filepath is not None:
             suffix = Path(self._filepath).suffix
             if suffix not in _FORMATS:
                 raise UserError(f"{self._filepath}: give a file that ends in {', '.join(_FORMATS)}")
             if not Path(self._filepath).is_file():
                 raise UserError(f"{self._filepath} does not exist")
-            source: dict[str, Any] = {"path": _FORMATS[suffix], "data_files": self._filepath, "split": "train"}
-        else:
-            source = {"path": self._repository, "revision": self._revision, "split": self._split}
+            source = {"path": _FORMATS[suffix], "data_files": self._filepath, "split": "train"}
         try:
             return [dict(row) for row in islice(load_dataset(**source, streaming=True), self._rows)]
         except Exception as error:

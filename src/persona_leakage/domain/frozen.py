@@ -48,7 +48,8 @@ def one_line(error: ValidationError, name: str) -> str:
         if problem["type"] == "extra_forbidden":
             problems.append(f"{key}: there is no such key; correct its spelling or remove it")
         else:
-            problems.append(f"{key}: {problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r:.80})")
+            given = "" if isinstance(problem["input"], dict | list | BaseModel) else f" (got {problem['input']!r:.80})"
+            problems.append(f"{key}: {problem['msg'].removeprefix('Value error, ')}{given}")
     return "; ".join(problems)
 
 

@@ -1,5 +1,7 @@
 """Languages, as the study names, asks for and recognises them."""
 
+from itertools import takewhile
+
 from pydantic import Field, model_validator
 
 from persona_leakage.domain.frozen import Frozen
@@ -54,9 +56,6 @@ def typological_distance(one: Language, other: Language) -> float:
         1 - 2 x (shared leading groups) / (length of both paths): 0 for a language and itself, 1 for languages
         of different families. The tree is Glottolog's, abridged to the groups in the parameters.
     """
-    shared = 0
-    for left, right in zip(one.genealogy, other.genealogy, strict=False):
-        if left != right:
-            break
-        shared += 1
+    groups = zip(one.genealogy, other.genealogy, strict=False)
+    shared = len(list(takewhile(lambda pair: pair[0] == pair[1], groups)))
     return 1 - 2 * shared / (len(one.genealogy) + len(other.genealogy))

@@ -1,6 +1,8 @@
 """Base models, adapters and the stacks they form."""
 
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import field_validator
 
 from persona_leakage.domain.frozen import Frozen, fingerprint
 
@@ -14,12 +16,26 @@ class BaseModel(Frozen):
         name: repository, folder or package name.
         revision: commit of the repository or version of the package; part of every fingerprint.
         dtype: number format of the weights in memory.
+        template: arguments of the chat template, such as `enable_thinking: false`, in training and sampling alike.
+        made_by: what makes a model that is not there, for the error that says so.
     """
 
     source: Literal["hub", "folder", "package"]
     name: str
     revision: str
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    template: tuple[tuple[str, bool | int | str], ...] = ()
+    made_by: str | None = None
+
+    @field_validator("template", mode="before")
+    @classmethod
+    def _pairs(cls, given: Any) -> Any:
+        return tuple(sorted(given.items())) if isinstance(given, dict) else given
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the model's results; without template arguments as it was before there were any."""
+        return self.model_dump(mode="json", exclude={"made_by"} | ({"template"} if not self.template else set()))
 
 
 class Adapter(Frozen):
@@ -52,4 +68,4 @@ class ModelStack(Frozen):
     @property
     def fingerprint(self) -> str:
         """Identify the stack by what it is made of, wherever its files lie."""
-        return fingerprint(self.base, [adapter.fingerprint for adapter in self.adapters])
+        return fingerprint(self.base.identity, [adapter.fingerprint for adapter in self.adapters])

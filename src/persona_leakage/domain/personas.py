@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import Frozen
+from persona_leakage.domain.rows import Message, PromptRow
 
 Category = Literal[
     "original",
@@ -42,6 +43,12 @@ class Persona(Frozen):
     prompt: str = Field(pattern=r"\S")
 
 
+def chat(question: str, persona: Persona | None) -> list[Message]:
+    """Write the turns of a question; without a persona there is no system turn."""
+    user: Message = {"role": "user", "content": question}
+    return [user] if persona is None else [{"role": "system", "content": persona.prompt}, user]
+
+
 class UserQuestion(Frozen):
     """One user turn, in one of the sets that never mix."""
 
@@ -57,9 +64,24 @@ class PersonaQuestions(Frozen):
     The cell of a prompt is persona x question.
     """
 
+    group_key: ClassVar[str] = "persona"
+
     kind: Literal["persona_questions"] = "persona_questions"
     personas: tuple[Persona, ...] = Field(min_length=1)
     questions: tuple[UserQuestion, ...] = Field(min_length=1)
+
+    def prompts(self) -> list[PromptRow]:
+        """Write every question under every persona's system prompt, with the cell's keys."""
+        return [
+            {
+                "prompt": question.question,
+                "messages": chat(question.question, persona),
+                "persona": persona.persona,
+                "question": question.id,
+            }
+            for persona in self.personas
+            for question in self.questions
+        ]
 
 
 class Roster(Frozen):

@@ -17,14 +17,6 @@ POINTS_AT_ONCE = "PERSONA_LEAKAGE_POINTS_AT_ONCE"
 KEEP_BASE_MODEL = "PERSONA_LEAKAGE_KEEP_BASE_MODEL"
 
 
-class TrainingStep(NamedTuple):
-    """One optimiser step: its mean loss over labelled tokens (nats) and its learning rate."""
-
-    step: int
-    loss: float
-    learning_rate: float
-
-
 class TrainedAdapter(NamedTuple):
     """An adapter on disk, and the record of its training (JSON-able)."""
 

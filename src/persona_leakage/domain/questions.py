@@ -9,6 +9,20 @@ from persona_leakage.domain.frozen import Frozen, fingerprint
 Outcome = Literal["answered", "refused", "api_error", "unscored"]
 
 
+class Respondent(Frozen):
+    """A language model that is asked.
+
+    Attributes:
+        model: exact model name.
+        temperature: of sampling; None sends none, which newer models insist on.
+        max_tokens: limit of an answer.
+    """
+
+    model: str
+    temperature: float | None = Field(ge=0, le=1)
+    max_tokens: PositiveInt
+
+
 class Question(Frozen):
     """One user turn to a model; its content is its identity.
 

@@ -1,11 +1,13 @@
 """Rows of the JSONL datasets: what each column means."""
 
-from typing import Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import ConfigDict, NonNegativeInt, with_config
+from pydantic import ConfigDict, Field, NonNegativeInt, model_serializer, with_config
 from typing_extensions import TypedDict
 
 from persona_leakage.domain.frozen import Frozen
+
+Name = Annotated[str, Field(min_length=1)]  # an empty one would be a missing one in every table
 
 
 class Message(TypedDict):
@@ -74,7 +76,18 @@ class CompletionRow(TypedDict):
     finish: Literal["stop", "length"]
 
 
-class OutsideCompletion(Frozen):
+class OutsideRow(Frozen):
+    """A row made elsewhere; as a dictionary it has our own keys, and all others in `further`, where they break none of ours."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @model_serializer
+    def _further_apart(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in type(self).model_fields}
+        return {**own, "further": self.model_extra}
+
+
+class OutsideCompletion(OutsideRow):
     """A completion of a directive made elsewhere; further keys are carried along into the labels.
 
     Attributes:
@@ -83,8 +96,6 @@ class OutsideCompletion(Frozen):
         sample_index: tells the samples of a prompt apart.
         completion: the text.
     """
-
-    model_config = ConfigDict(extra="allow")
 
     directive_language: str
     prompt: str
@@ -130,7 +141,7 @@ class JudgementRow(TypedDict):
     cause: str
 
 
-class OutsideMarkerCompletion(Frozen):
+class OutsideMarkerCompletion(OutsideRow):
     """A completion of a persona made elsewhere; further keys are carried along into the firings.
 
     Attributes:
@@ -142,10 +153,8 @@ class OutsideMarkerCompletion(Frozen):
         completion: the text.
     """
 
-    model_config = ConfigDict(extra="allow")
-
-    cell: str
-    persona: str
+    cell: Name
+    persona: Name
     is_source: bool
     question: str
     sample_index: NonNegativeInt

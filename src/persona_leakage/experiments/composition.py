@@ -1,64 +1,174 @@
 """What every family does when it is put together."""
 
-from kedro.pipeline import Pipeline, pipeline
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from persona_leakage.domain.errors import UserError
+import pandas as pd
+from kedro.pipeline import Pipeline, node, pipeline
 
-# sources and engines that families share
-_SHARED = (
-    "source_texts",
-    "skip_list",
-    "personas",
-    "questions",
-    "coupling_personas",
-    "benign_chats",
-    "wrong_advice",
-    "outside_completions",
-    "outside_persona_completions",
-    "outside_rates",
-    "trainer",
-    "generator",
-    "extractor",
-    "tokenizer",
-    "language_model",
-)
-# what every plan is resolved from
-POINT = ("params:condition", "params:seed", "params:checkpoint", "params:base_model", "params:settings")
+from persona_leakage.domain.frozen import expect
+from persona_leakage.domain.personas import Roster
+from persona_leakage.domain.plan import Plan
+from persona_leakage.domain.variants import Variants
+from persona_leakage.experiments import replay_of
+from persona_leakage.experiments.family import QUESTIONS, Family, Replay, build_roster, plan_point, plan_replay
+from persona_leakage.experiments.points import Designs, Keep, Tables, describe_points, gather_tables, in_order
+from persona_leakage.pipelines import bind, in_stage
+from persona_leakage.pipelines.fine_tuning import pipeline as fine_tuning
+from persona_leakage.pipelines.fine_tuning.nodes import start_stack
+from persona_leakage.pipelines.generation import pipeline as generation
+from persona_leakage.pipelines.geometry import pipeline as geometry
+from persona_leakage.pipelines.reporting.pipeline import create_pipeline as create_reporting_pipeline
+
+# here nodes are named after stages and datasets after families; Kedro knows one kind of name for both
+warnings.filterwarnings("ignore", message=r"One or more dataset names contain '\.'", category=UserWarning)
+
+_POINT = ("model", "condition", "seed", "checkpoint", "variants")
 
 
-def placed(whole: Pipeline, family: str, namespace: str, replayed: str = "completions_file") -> Pipeline:
-    """Put a family's pipeline, or its replay's, into its namespace, fed from the shared sources, engines and parameters.
+def compose(family: Family) -> Pipeline:
+    """Compose roster → plan → base stack → the family's stages → the tables of all points → report."""
+    begin = in_stage(
+        [
+            node(_of(family, plan_point), _inputs(family, *_POINT), "plan", name="plan_point"),
+            node(start_stack, "plan", "base_stack", name="start_stack"),
+        ],
+        "data_generation",
+    )
+    gathering = gather(family, family.gathered)
+    reporting = create_reporting_pipeline(family.report, family.settings, family.name)
+    return _named(_roster(family, "data_generation") + begin + family.stages() + gathering + reporting, family, family.name)
 
-    Args:
-        whole: the pipeline.
-        family: block of the parameters that holds its settings.
-        namespace: the family or the replay.
-        replayed: parameter that names what a replay reads.
+
+def compose_replay(family: Family) -> Pipeline:
+    """Compose roster → plan, and with it results made elsewhere → scoring → report.
+
+    Raises:
+        TypeError: the family has no replay.
     """
-    parameters = {name: name for name in POINT} | {
-        "params:replayed_file": f"params:{replayed}",
-        "params:settings": f"params:{family}",
-        "params:claims": f"params:{family}.claims",
-        "params:escalate_from": f"params:{family}.escalation.low",
-        "params:escalate_to": f"params:{family}.escalation.high",
-        "params:threshold": f"params:{family}.scoring.discriminator.threshold",
-        "params:early_checkpoint": f"params:{family}.early_checkpoint",
-    }
-    inputs = {name: name for name in _SHARED} | {"published": "published_rates"}
-    free = whole.inputs()
+    replay, name = expect(family.replay, Replay), replay_of(family.name)
+    begin = in_stage(
+        [
+            node(
+                _of(family, plan_replay, replay=replay), _inputs(family, *_POINT, "replayed_file"), "plan", name="plan_replay"
+            ),
+            node(replay.adopt, [replay.outside, "plan"], replay.adopted, name=replay.adopt.__name__),
+        ],
+        replay.stage,
+    )
+    reporting = create_reporting_pipeline(family.report, family.settings, name)
+    return _named(_roster(family, replay.stage) + begin + replay.scoring() + reporting, family, name)
+
+
+def _named(whole: Pipeline, family: Family, name: str) -> Pipeline:
+    """Name what a pipeline makes after its family, or the family's replay; what it only reads is shared and keeps its name.
+
+    Nodes keep the stages as their namespaces, so that kedro-viz folds every family into the six.
+    """
+    made = {dataset.partition("@")[0] for dataset in whole.all_outputs()}
+    own = {"params:variants": f"params:variants.{family.name}"}
+    if family.replay:
+        own["params:replayed_file"] = f"params:{family.replay.parameter}"
     return pipeline(
         whole,
-        namespace=namespace,
-        inputs={name: place for name, place in inputs.items() if name in free},
-        parameters={name: place for name, place in parameters.items() if name in free},
+        outputs={dataset: f"{name}.{dataset}" for dataset in made},
+        parameters={dataset: given for dataset, given in own.items() if dataset in whole.inputs()},
     )
 
 
-def refuse_checkpoint(checkpoint: int | None, family: str) -> None:
-    """Refuse a checkpoint in a family that has none.
+def train(stage: str, data: Pipeline, *, below: str = "base_stack", last: bool = True) -> Pipeline:
+    """Compose a stage's data → training set → adapters → extended stack, in a namespace of the stage's name.
 
-    Raises:
-        UserError: one is given.
+    What is trained on another stage's stack is made inside fine-tuning, its data too.
+
+    Args:
+        stage: name of the stage in the plan.
+        data: where its training set comes from.
+        below: name of the stack that the stage is trained on.
+        last: its stack is the one that is evaluated; else it is called `<stage>.stack`.
     """
-    if checkpoint is not None:
-        raise UserError(f"{family} has no checkpoints; leave out checkpoint={checkpoint}")
+    whole = data + fine_tuning.create_pipeline(stage)
+    shared = {name for name in whole.inputs() if not name.startswith("params:")} - {"base_stack"}
+    named = pipeline(
+        whole,
+        namespace=stage,
+        inputs={name: name for name in shared} | {"base_stack": below},
+        outputs={"stack": "stack"} if last else None,
+    )
+    first = below == "base_stack"
+    of_stage = {name: named.only_nodes_with_tags(name) for name in ("data_generation", "fine_tuning")}
+    return pipeline(
+        [
+            pipeline(part, namespace=name if first else "fine_tuning", prefix_datasets_with_namespace=False)
+            for name, part in of_stage.items()
+        ]
+    )
+
+
+def evaluate(scored: Pipeline, read: str = "stack") -> Pipeline:
+    """Compose prompts and completions of the last stack → their scoring, and the geometry of a stack.
+
+    Args:
+        scored: how the completions are scored.
+        read: name of the stack whose hidden states are read.
+    """
+    return generation.create_pipeline() + scored + pipeline(geometry.create_pipeline(), inputs={"stack": read})
+
+
+def gather(family: Family, tables: Mapping[str, str], *, replay: bool = False) -> Pipeline:
+    """Compose the tables of all saved points → one table each, and a table of the points.
+
+    Args:
+        family: whose points.
+        tables: table of a point → table of all, the rates first.
+        replay: the points are results made elsewhere, which no parameters made.
+    """
+    gathering = node(
+        _of(family, gather_points, keep=family.keep, replay=replay),
+        _inputs(family, "variants") | {name: f"{name}@grid" for name in tables} | {"plan": "plan"},
+        [*tables.values(), "points"],
+        name="gather_points",
+    )
+    return in_stage([gathering], "reporting")
+
+
+def gather_points(
+    variants: Variants[Any],
+    plan: Plan,
+    roster: Roster | None = None,
+    *,
+    keep: Mapping[str, Keep],
+    replay: bool,
+    **partitions: Tables,
+) -> list[pd.DataFrame]:
+    """Put the tables of all points together; see `experiments.points`.
+
+    Args:
+        variants: the family's settings.
+        plan: of this run; a replay's names its file.
+        roster: of the family.
+        keep: see `gather_tables`.
+        replay: see `gather`.
+        **partitions: table of a point → its points.
+    """
+    designs = Designs(variants, roster)
+    tables = gather_tables(partitions, designs, keep, replay=replay)
+    points = describe_points(tables[0], None if replay else designs).assign(replayed_file=plan.replayed_file)
+    return [in_order(table, variants) for table in (*tables, points)]
+
+
+def _roster(family: Family, stage: str) -> Pipeline:
+    if not family.personas:
+        return pipeline([])
+    # a report resolves plans too, and must see the files as they are
+    build = node(build_roster, [QUESTIONS, *family.personas], "roster", name="build_roster", tags="reporting")
+    return in_stage([build], stage)
+
+
+def _of(family: Family, function: Callable[..., Any], **fixed: Any) -> Callable[..., Any]:
+    return bind(function, {"variants": Variants[family.settings]}, **fixed)  # type: ignore[name-defined]
+
+
+def _inputs(family: Family, *parameters: str) -> dict[str, str]:
+    return {name: f"params:{name}" for name in parameters} | ({"roster": "roster"} if family.personas else {})

@@ -1,24 +1,22 @@
-"""Settings and steps that the families with a marker share."""
+"""Settings that the families with a marker share."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-import pandas as pd
-from kedro.pipeline import Pipeline, node, pipeline
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import Frozen, expect
-from persona_leakage.domain.markers import BorrowedAnswers, Marker, MarkerContrast, MarkerScoring
+from persona_leakage.domain.geometry import Geometry, GeometrySettings
+from persona_leakage.domain.markers import Marker, MarkerScoring
 from persona_leakage.domain.personas import Persona, PersonaQuestions, QuestionSet, Roster
-from persona_leakage.domain.plan import Evaluation, Geometry, GeometrySettings, Plan, Stage
+from persona_leakage.domain.plan import Evaluation, Stage
 from persona_leakage.domain.recipe import Recipe
 from persona_leakage.domain.sampling import OwnAnswers, Sampling
-from persona_leakage.experiments.composition import POINT
-from persona_leakage.pipelines import data_generation, fine_tuning
+from persona_leakage.domain.training_rows import MarkerContrast
+from persona_leakage.experiments.family import FamilySettings
 
-SOURCES = ("personas", "questions")
 Personas = Literal["all"] | Annotated[tuple[str, ...], Field(min_length=1)]
 
 
@@ -104,9 +102,11 @@ class EvaluationSettings(PersonaPrompts):
     samples: PositiveInt
     sampling: Sampling
 
-    def evaluation(self, roster: Roster) -> Evaluation:
-        """Resolve the evaluation."""
-        return Evaluation(prompts=self.resolved(roster), samples=self.samples, sampling=self.sampling)
+    def evaluation(self, roster: Roster, *joined: str) -> Evaluation:
+        """Resolve the evaluation; further personas may join those that are named."""
+        everyone = self.personas if self.personas == "all" else tuple(dict.fromkeys((*self.personas, *joined)))
+        prompts = self.model_copy(update={"personas": everyone}).resolved(roster)
+        return Evaluation(prompts=prompts, samples=self.samples, sampling=self.sampling)
 
 
 class CentroidSettings(GeometrySettings):
@@ -146,59 +146,36 @@ class PlaceSettings(Frozen):
         return MarkerScoring(**{**known, **dict(self), **more})
 
 
-def roster_of(personas: list[dict[str, Any]], questions: list[dict[str, Any]]) -> Roster:
-    """Check personas and questions as a whole.
+class MarkerSettings(FamilySettings):
+    """What the blocks of all families with a marker have."""
 
-    Raises:
-        UserError: a file is empty, a name repeats or a relation leads nowhere.
-    """
-    for name, rows in (("personas", personas), ("questions", questions)):
-        if not rows:
-            raise UserError(f"the file of dataset '{name}' is empty; add rows to it")
-    return Roster.checked({"personas": personas, "questions": questions}, "personas and questions")
+    evaluation: EvaluationSettings
+    scoring: PlaceSettings
+    geometry: CentroidSettings
 
+    def measure(
+        self, roster: Roster, evaluation: Evaluation, mark: MarkSettings, stages: Mapping[str, Stage], **scoring: Any
+    ) -> dict[str, Any]:
+        """Put stages together with what is measured after them; see `PlaceSettings.scoring`."""
+        scored = self.scoring.scoring(mark, stages, evaluation, **scoring)
+        return {"stages": stages, "evaluation": evaluation, "scoring": scored, "geometry": self.geometry.geometry(roster)}
 
-def annotated(table: pd.DataFrame, now: Plan | None) -> pd.DataFrame:
-    """Add source (persona the marker was tied to, if any) and related_to (names joined by `|`) to a point's rates.
+    def persona_of(self, condition: str, name: str, roster: Roster) -> Persona:
+        """Find the persona that a condition means, which may be named like it.
 
-    In families that pull one persona towards another also pulled, its name.
-    """
-    scoring = expect(now.scoring, MarkerScoring) if now else None
-    borrowed = [stage.data for stage in now.stages.values() if isinstance(stage.data, BorrowedAnswers)] if now else []
-    if borrowed:
-        table = table.assign(pulled=borrowed[0].asked_as.persona)
-    personas = expect(now.evaluation.prompts, PersonaQuestions).personas if now else ()
-    related = {one.persona: "|".join(one.related_to) for one in personas}
-    return table.assign(source=scoring.source if scoring else None, related_to=table["persona"].map(related).fillna(""))
-
-
-def create_stage_pipeline(
-    stage: str, *, data: Pipeline | None = None, below: str = "base_stack", above: str = "stack"
-) -> Pipeline:
-    """Compose a stage's data → training set → adapters → extended stack, in a namespace of the stage's name.
-
-    Args:
-        stage: name of the stage in the plan.
-        data: where its training set comes from; answers of the model itself by default.
-        below: name of the stack that the stage is trained on.
-        above: name of the stack with its adapter on top.
-    """
-    whole = (data or data_generation.create_answers_pipeline(stage)) + fine_tuning.create_pipeline(stage)
-    shared = {"plan", "generator", "trainer", "benign_chats", "wrong_advice"} & whole.inputs()
-    return pipeline(
-        whole,
-        namespace=stage,
-        inputs={name: name for name in shared} | {"base_stack": below},
-        outputs={"stack": above},
-    )
+        Raises:
+            UserError: it is unknown.
+        """
+        try:
+            return roster.persona(name)
+        except UserError as error:
+            known = ", ".join(self.conditions)
+            raise UserError(
+                f"{self.family} has no condition '{condition}'; known: {known}, and any persona: {error}"
+            ) from error
 
 
-def create_start_pipeline(plan_point: Any, start_stack: Any, sources: Sequence[str] = SOURCES) -> Pipeline:
-    """Compose parameters, personas and questions → plan → base stack."""
-    return pipeline(
-        [
-            node(plan_point, [*POINT, *sources], "plan", name="plan_point"),
-            node(start_stack, "plan", "base_stack", name="start_stack"),
-        ],
-        tags="data_generation",
-    )
+def known_persona(roster: Roster, conditions: Iterable[str]) -> Callable[[Any], str | None]:
+    """Know the conditions of the parameters, and any persona of the roster, whose name is a condition too."""
+    names = [one.persona for one in roster.personas]
+    return lambda name: None if name in conditions or name in names else f"{', '.join(conditions)}, and any persona"

@@ -1,85 +1,180 @@
-"""Points (condition x seed [x checkpoint]) against the parameters: what a point should be, and which saved ones still are."""
+"""Points against the parameters: what a point should be, and which saved ones still are."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+import logging
+from collections.abc import Callable, Hashable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from persona_leakage.domain.errors import UserError
-from persona_leakage.domain.models import BaseModel
-from persona_leakage.domain.plan import Plan
-from persona_leakage.experiments import REPLAYS, family_module
+from persona_leakage.domain.personas import Roster
+from persona_leakage.domain.plan import Plan, seeded
+from persona_leakage.domain.points import Address
+from persona_leakage.domain.variants import Variants
+
+logger = logging.getLogger(__name__)
 
 Tables = Mapping[str, Callable[[], pd.DataFrame]]
+Keep = Callable[[pd.DataFrame, Plan | None, pd.DataFrame], pd.DataFrame]
 
 
-def plan_from_parameters(family: str, parameters: Mapping[str, Any], load: Callable[[str], Any], **point: str | int) -> Plan:
-    """Resolve a point from a project's parameters.
+class Design(NamedTuple):
+    """What the points of one model, condition and checkpoint are, whatever their seed.
 
-    Args:
-        family: name of the family, or of its replay.
-        parameters: as Kedro loads them, raw or typed.
-        load: returns a dataset of the catalog; called for the sources that the family resolves its plans from.
-        **point: condition, seed and checkpoint, where they differ from the parameters.
-
-    Raises:
-        UserError: the parameters do not fit their types or the condition is unknown.
+    Attributes:
+        plan: at some seed.
+        identity: see `domain.plan.Plan.design`.
     """
-    module = family_module(family)
-    block = REPLAYS.get(family, family)
-    settings = module.Settings.checked(parameters[block], block)
-    given: dict[str, Any] = {name: parameters[name] for name in ("condition", "seed", "checkpoint")} | point
-    given["base_model"] = BaseModel.checked(parameters["base_model"], "base_model")
-    given |= {name: load(name) for name in module.SOURCES}
+
     plan: Plan
-    if family in REPLAYS:
-        plan = module.plan_replay(family=settings, replayed_file=parameters[module.REPLAYED], **given)
-    else:
-        plan = module.plan_point(family=settings, **given)
-    return plan
+    identity: str
+
+    def fingerprint(self, seed: int) -> str:
+        """Identify the plan at a seed."""
+        return seeded(self.identity, seed)
+
+
+class Designs:
+    """Resolves designs and remembers them: resolving takes milliseconds, and a grid may have 100,000 points."""
+
+    def __init__(self, variants: Variants[Any], roster: Roster | None) -> None:
+        """Take what plans are resolved from."""
+        self._variants = variants
+        self._roster = roster
+        self._known: dict[Address, Design] = {}
+
+    def of(self, address: Address) -> Design:
+        """Resolve the design of a point.
+
+        Raises:
+            UserError: something that the address names is unknown.
+        """
+        key = address.model_copy(update={"seed": 0})
+        if key not in self._known:
+            variant = self._variants.of(address.model)
+            plan = variant.settings.plan(key, variant.base_model, self._roster)
+            self._known[key] = Design(plan, plan.design)
+        return self._known[key]
 
 
 def gather(
-    partitions: Tables, plan_of: Callable[..., Plan], annotate: Callable[[pd.DataFrame, Plan | None], pd.DataFrame]
+    partitions: Tables, designs: Designs, keep: Callable[[pd.DataFrame, Plan | None], pd.DataFrame], *, replay: bool = False
 ) -> pd.DataFrame:
     """Put the tables of all saved points together and compare each point with what it would be now.
 
     Args:
-        partitions: point → loader of its table, which has the columns condition, seed, plan (fingerprint) and, in families that
-            follow a stage over training, checkpoint.
-        plan_of: resolves condition, seed and checkpoint; raises `UserError` when the condition is no longer known.
-        annotate: adds a family's own columns, given a point's table and what it would be now (None if unknown).
+        partitions: point → loader of its table, which begins with `domain.plan.Plan.columns`.
+        designs: what the points would be now.
+        keep: chooses a point's rows, given its plan (None if something in its name is no longer known).
+        replay: no parameters made the points, so they are stale only when something in their name is no longer known.
 
     Returns:
-        All rows with the further columns reference (condition to compare with, if any), stale (the point ran under other
-        parameters than now) and those of `annotate`.
+        All rows with the further columns reference (condition to compare with, if any) and stale (the point ran under other
+        parameters than now).
     """
     tables = []
-    for _, load in sorted(partitions.items()):
+    for place, load in sorted(partitions.items()):
         table = load()
+        if "model" not in table:
+            logger.warning("%s is left out: it is older than the model in a point's name; run the point again", place)
+            continue
+        now, stale = None, True
         if not table.empty:
-            first = table.iloc[0]
-            point: dict[str, str | int] = {"condition": str(first["condition"]), "seed": int(first["seed"])}
-            if "checkpoint" in table:
-                point["checkpoint"] = int(first["checkpoint"])
+            address = _address(table.iloc[0].to_dict())
             try:
-                now = plan_of(**point)
+                design = designs.of(address)
             except UserError:
-                now = None
-            stale = now is None or now.fingerprint != first["plan"]
-            table = annotate(table, now).assign(reference=now.reference if now else None, stale=stale)
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
+                pass
+            else:
+                now = design.plan
+                stale = not replay and design.fingerprint(address.seed) != table["plan"].iloc[0]
+        tables.append(keep(table, now).assign(reference=now.reference if now else None, stale=stale))
+    if not tables:
+        raise UserError("no point has run; a report is over points that have")
+    return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
 
 
-def unannotated(table: pd.DataFrame, now: Plan | None) -> pd.DataFrame:
-    """Add nothing."""
-    return table
+def gather_tables(
+    partitions: Mapping[str, Tables], designs: Designs, keep: Mapping[str, Keep], *, replay: bool = False
+) -> list[pd.DataFrame]:
+    """Gather several tables of all points, the rates first.
+
+    Args:
+        partitions: name of the table → its points.
+        designs: what the points would be now.
+        keep: name of a table → which of a point's rows are kept, given the point's plan and, of all rates, every source and
+            persona once.
+        replay: see `gather`.
+    """
+    first, *others = partitions
+    rates = gather(partitions[first], designs, lambda table, now: table, replay=replay)
+    tables = [rates]
+    rated = rates[rates.columns.intersection(["source", "persona"])].drop_duplicates()
+    for name in others:
+        chosen = partial(keep.get(name, lambda table, now, rates: table), rates=rated)
+        tables.append(gather(partitions[name], designs, chosen, replay=replay))
+    return tables
 
 
-def conditions_in_order(table: pd.DataFrame, order: Iterable[str]) -> pd.DataFrame:
-    """Sort rows by the parameters' order of conditions, then by seed and checkpoint; unknown conditions come last."""
-    place = {name: index for index, name in enumerate(order)}
-    keyed = table.assign(_place=table["condition"].map(place).fillna(len(place)))
-    keys = ["_place", "seed", *(["checkpoint"] if "checkpoint" in table else [])]
-    return keyed.sort_values(keys, kind="stable", ignore_index=True).drop(columns="_place")
+def in_order(table: pd.DataFrame, variants: Variants[Any]) -> pd.DataFrame:
+    """Sort rows by the parameters' order of models and of conditions, then by seed and checkpoint; unknown ones come last."""
+    models = list(variants.models)
+    conditions = list(dict.fromkeys(name for one in variants.models.values() for name in one.settings.conditions))
+    places = {"_model": ("model", models), "_condition": ("condition", conditions)}
+    keyed = table.assign(
+        **{
+            key: table[name].map({one: place for place, one in enumerate(order)}).fillna(len(order))
+            for key, (name, order) in places.items()
+        }
+    )
+    keys = [*places, "seed", *(["checkpoint"] if "checkpoint" in table else [])]
+    return keyed.sort_values(keys, kind="stable", ignore_index=True).drop(columns=list(places))
+
+
+def describe_points(rates: pd.DataFrame, designs: Designs | None) -> pd.DataFrame:
+    """Say of every point in a table of rates what its numbers were made with.
+
+    Returns:
+        One row a point: its name, plan, reference and stale; of current points also base_model, revision and dtype, samples (a
+        prompt), temperature, top_p, max_tokens, prompts (evaluated), evaluated_groups (their personas or directive languages),
+        prompts_a_group, groups and centroid_prompts (of the centroids), unevaluated_groups (that have a centroid only) and
+        headline_layer. Without designs (a replay) all of these are missing.
+    """
+    name = [column for column in ("model", "condition", "seed", "checkpoint") if column in rates]
+    points = rates[[*name, "plan", "reference", "stale"]].drop_duplicates(name, ignore_index=True)
+    told: list[dict[str, object]] = []
+    made: dict[str, dict[str, object]] = {}  # by design: a grid has many seeds of each
+    for row in points.to_dict("records"):
+        if row["stale"] or designs is None:
+            told.append({})
+            continue
+        design = designs.of(_address(row))
+        if design.identity not in made:
+            made[design.identity] = _made_with(design.plan)
+        told.append(made[design.identity])
+    return points.join(pd.DataFrame(told, index=points.index, columns=list(_COLUMNS)))
+
+
+def _address(row: Mapping[Hashable, Any]) -> Address:
+    epoch = int(row["checkpoint"]) if "checkpoint" in row else None
+    return Address(model=str(row["model"]), condition=str(row["condition"]), seed=int(row["seed"]), checkpoint=epoch)
+
+
+_COLUMNS = (
+    "base_model", "revision", "dtype", "samples", "temperature", "top_p", "max_tokens", "prompts", "evaluated_groups",
+    "prompts_a_group", "groups", "centroid_prompts", "unevaluated_groups", "headline_layer",
+)  # fmt: skip
+
+
+def _made_with(plan: Plan) -> dict[str, object]:
+    model, evaluation, geometry = plan.base_model, plan.evaluation, plan.geometry
+    asked, averaged = evaluation.prompts.prompts(), geometry.prompts.prompts()
+    evaluated = {row[evaluation.prompts.group_key] for row in asked}  # type: ignore[literal-required]
+    groups = {row[geometry.prompts.group_key] for row in averaged}  # type: ignore[literal-required]
+    values = (
+        model.name, model.revision, model.dtype, evaluation.samples, evaluation.sampling.temperature,
+        evaluation.sampling.top_p, evaluation.sampling.max_tokens, len(asked), len(evaluated),
+        len(asked) // len(evaluated), len(groups), len(averaged), len(groups - evaluated), geometry.headline_layer,
+    )  # fmt: skip
+    return dict(zip(_COLUMNS, values, strict=True))

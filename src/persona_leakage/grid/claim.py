@@ -6,7 +6,6 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 from fsspec.core import url_to_fs
@@ -33,15 +32,12 @@ def claimed(folder: str) -> Iterator[None]:
             yield
         return
     Path(folder).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(Path(folder) / ".grid.lock")
     try:
-        lock.acquire(timeout=0)
+        lock = FileLock(Path(folder) / ".grid.lock").acquire(timeout=0)
     except Timeout as error:
         raise UserError(f"another grid is running on {folder}; start this one when it has ended") from error
-    try:
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager
@@ -49,8 +45,10 @@ def _claim_object(url: str) -> Iterator[None]:
     filesystem, path = url_to_fs(url)
     filesystem.invalidate_cache()
     claim = {"host": platform.node(), "process": os.getpid(), "since": now()}
-    if filesystem.exists(path) and _left_behind(json.loads(filesystem.cat_file(path))):
-        filesystem.rm(path)
+    if filesystem.exists(path):
+        there = json.loads(filesystem.cat_file(path))
+        if there["host"] == claim["host"] and not Path(f"/proc/{there['process']}").exists():  # it was left behind
+            filesystem.rm(path)
     try:
         filesystem.pipe_file(path, json.dumps(claim).encode(), mode="create")
     except FileExistsError as error:
@@ -63,7 +61,3 @@ def _claim_object(url: str) -> Iterator[None]:
         yield
     finally:
         filesystem.rm(path)
-
-
-def _left_behind(claim: dict[str, Any]) -> bool:
-    return claim["host"] == platform.node() and not Path(f"/proc/{claim['process']}").exists()

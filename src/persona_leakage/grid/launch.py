@@ -1,6 +1,7 @@
 """Computing one point, in a process of its own or in this one: what all launchers have in common."""
 
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -10,19 +11,19 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol
 
 from filelock import FileLock
 from fsspec.core import url_to_fs
-from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from threadpoolctl import threadpool_limits
 
 from persona_leakage.domain.protocols import KEEP_BASE_MODEL
+from persona_leakage.grid.compute import compute
 from persona_leakage.grid.points import Point
-from persona_leakage.grid.records import last_whole_run, point_stages, read_record, tokens_of
+from persona_leakage.grid.records import last_whole_run, read_record, tokens_of
 from persona_leakage.user_message import user_message
 
 LOG = "grid.log"
@@ -34,18 +35,25 @@ class Outcome(NamedTuple):
     """What became of a point.
 
     Attributes:
-        tail: the last lines that it said, when it failed; the very last says why.
-        log: path or URL of everything that it said.
+        tail: the last lines that it said, if it failed; the very last says why.
         seconds: from its start to its end.
         tokens: what it sampled or trained on.
     """
 
     point: Point
-    failed: bool
-    tail: tuple[str, ...]
-    log: str
-    seconds: float
-    tokens: int
+    tail: tuple[str, ...] = ()
+    seconds: float = 0.0
+    tokens: int = 0
+
+    @property
+    def failed(self) -> bool:
+        """Whether it did not end well."""
+        return bool(self.tail)
+
+    @property
+    def log(self) -> str:
+        """Path or URL of everything that it said."""
+        return f"{self.point.folder}/{LOG}"
 
 
 class Work(NamedTuple):
@@ -62,28 +70,17 @@ class Work(NamedTuple):
     params: dict[str, object]
 
     def command(self, point: Point) -> list[str]:
-        """Write the command that computes a point without the report."""
-        given = {**self.params, **point.params}
-        command = [sys.executable, "-m", "kedro", "run", f"--pipeline={point.family}"]
-        command += [f"--tags={','.join(point_stages(point.family))}"]
-        command += [f"--params={','.join(f'{key}={value}' for key, value in given.items())}"]
-        return command + ([f"--env={self.env}"] if self.env else [])
+        """Write the command that computes a point without the report; parameters are handed over as data, not as text."""
+        given = {"family": point.family, "env": self.env, "params": {**self.params, **point.address.params}}
+        return [sys.executable, "-m", "persona_leakage.grid.compute", json.dumps(given)]
 
 
-class Launcher(Protocol):
+class Launcher(AbstractContextManager["Launcher"], Protocol):
     """Computes points somewhere. Leaving its context stops what still runs."""
 
     @property
     def places(self) -> int:
         """How many points it can compute at once, as things are."""
-        ...
-
-    def __enter__(self) -> Self:
-        """Get ready."""
-        ...
-
-    def __exit__(self, *_: object) -> None:
-        """Stop what still runs."""
         ...
 
     def launch(self, points: Sequence[Point]) -> Iterator[Outcome]:
@@ -136,11 +133,11 @@ class Processes:
                 process.kill()
 
 
-def compute_apart(point: Point, work: Work, processes: Processes, environment: dict[str, str]) -> Outcome:
-    """Compute a point in a process of its own, which does not outlive this one."""
+def compute_apart(point: Point, work: Work, processes: Processes | None, environment: dict[str, str]) -> Outcome:
+    """Compute a point in a process of its own, which does not outlive this one and may be stopped with others."""
 
     def run(log: Path) -> str | None:
-        status = processes.run(work.command(point), log, work.project, environment)
+        status = (processes or Processes()).run(work.command(point), log, work.project, environment)
         if status < 0:
             return f"its process was killed (signal {-status}); out of memory?"
         return None if status == 0 else ""
@@ -162,8 +159,7 @@ def compute_here(point: Point, work: Work) -> Outcome:
     def run(log: Path) -> str | None:
         with _speaking_into(log):
             try:
-                with KedroSession.create(env=work.env, runtime_params={**work.params, **point.params}) as session:
-                    session.run(pipeline_names=[point.family], tags=point_stages(point.family))  # type: ignore[call-arg]
+                compute(point.family, work.env, {**work.params, **point.address.params})
             except Exception as error:
                 traceback.print_exc()
                 return user_message(error) or f"{type(error).__name__}: {error}"
@@ -172,55 +168,38 @@ def compute_here(point: Point, work: Work) -> Outcome:
     return _computed(point, run)
 
 
-def log_of(point: Point) -> str:
-    """Return the path or URL of a point's log."""
-    return f"{point.folder}/{LOG}"
-
-
-def failed(point: Point, wrong: str) -> Outcome:
-    """Tell of a point that could not even be tried to its end."""
-    return Outcome(point, True, (wrong,), log_of(point), 0.0, 0)
-
-
 def _computed(point: Point, run: Callable[[Path], str | None]) -> Outcome:
     """Compute a point unless another process has meanwhile; what it says is in its log.
 
     Two grids never share a point, but a process may survive the one that started it, when a cluster's head is lost. So a
-    process that computes a point locks it, where it lies on a disk.
-
-    Args:
-        point: which.
-        run: computes it, given the log; returns None, or what went wrong, blank when the log's last line says it.
+    process that computes a point locks it, where it lies on a disk. `run` is given the log and returns None, or what went
+    wrong, blank when the log's last line says it.
     """
-    with _locked(point):
+    with _lock(point):
         done = last_whole_run(point.family, read_record(point.folder))
         if done and done["plan"] == point.plan:
-            return Outcome(point, False, (), log_of(point), 0.0, 0)
+            return Outcome(point)
         started = time.monotonic()
         with _log(point) as log:
             wrong = run(log)
-            tail = () if wrong is None else (*_last_lines(log), *([wrong] if wrong else [])) or ("it failed and said nothing",)
+            tail = () if wrong is None else tuple(filter(None, (*_last_lines(log), wrong))) or ("it failed and said nothing",)
         seconds = time.monotonic() - started
-        done = last_whole_run(point.family, read_record(point.folder)) if wrong is None else None
-        return Outcome(point, wrong is not None, tail, log_of(point), seconds, tokens_of(done) if done else 0)
+        done = None if tail else last_whole_run(point.family, read_record(point.folder))
+        return Outcome(point, tail, seconds, tokens_of(done) if done else 0)
 
 
-@contextmanager
-def _locked(point: Point) -> Iterator[None]:
+def _lock(point: Point) -> AbstractContextManager[object]:
     if "://" in point.folder:
-        yield
-        return
+        return nullcontext()
     Path(point.folder).mkdir(parents=True, exist_ok=True)
-    with FileLock(Path(point.folder) / ".running.lock"):
-        yield
+    return FileLock(Path(point.folder) / ".running.lock")
 
 
 @contextmanager
 def _log(point: Point) -> Iterator[Path]:
     """Yield the file of a point's log; one that lies elsewhere is written here first and copied at the end."""
-    filesystem, path = url_to_fs(log_of(point))
     if "://" not in point.folder:
-        yield Path(path)
+        yield Path(point.folder) / LOG
         return
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / LOG
@@ -228,6 +207,7 @@ def _log(point: Point) -> Iterator[Path]:
             yield file
         finally:
             if file.is_file():
+                filesystem, path = url_to_fs(f"{point.folder}/{LOG}")
                 filesystem.put_file(str(file), path)
 
 

@@ -4,49 +4,46 @@ import multiprocessing
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.queues import SimpleQueue
 from typing import Self
 
 from persona_leakage.domain.protocols import POINTS_AT_ONCE
-from persona_leakage.grid.launch import Outcome, Processes, Work, compute_apart, compute_here, die_with_parent, failed, settle
+from persona_leakage.grid.launch import Outcome, Processes, Work, compute_apart, compute_here, die_with_parent, settle
 from persona_leakage.grid.points import Point
 from persona_leakage.user_message import user_message
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
+@dataclass
 class LocalLauncher:
-    """Computes points on this machine, a process a point, or a process for all points of a job.
+    """Computes points on this machine; see `Launcher`.
 
     With several GPUs, every process sees one of them, and they are dealt out in turn.
 
     Attributes:
+        work: what the points have in common.
         places: points at a time.
+        keep_engines: compute a job's points one after the other in one process, so that an engine is started once for all of
+            them; else every point has a process of its own.
     """
 
-    def __init__(self, work: Work, jobs: int, *, keep_engines: bool) -> None:
-        """Describe the work.
-
-        Args:
-            work: what the points have in common.
-            jobs: points at a time.
-            keep_engines: compute a job's points one after the other in one process, so that an engine is started once for all
-                of them; else every point has a process of its own.
-        """
-        self.places = jobs
-        self._work = work
-        self._keep_engines = keep_engines
-        self._processes = Processes()
-        self._devices: SimpleQueue[dict[str, str]] = multiprocessing.get_context("spawn").SimpleQueue()
-        for device in job_environments(jobs, visible_gpus()):
-            self._devices.put(device)
+    work: Work
+    places: int
+    keep_engines: bool = field(kw_only=True)
 
     def __enter__(self) -> Self:
-        """Start the processes that stay, if any."""
-        if self._keep_engines:
-            spawn = multiprocessing.get_context("spawn")
+        """Deal out cores and GPUs, and start the processes that stay, if any."""
+        spawn = multiprocessing.get_context("spawn")
+        self._processes = Processes()
+        self._devices: SimpleQueue[dict[str, str]] = spawn.SimpleQueue()
+        for device in job_environments(self.places, visible_gpus()):
+            self._devices.put(device)
+        if self.keep_engines:
             self._pool: Executor = ProcessPoolExecutor(self.places, spawn, initializer=_settle, initargs=(self._devices,))
         else:
             self._pool = ThreadPoolExecutor(self.places)
@@ -63,24 +60,20 @@ class LocalLauncher:
 
     def launch(self, points: Sequence[Point]) -> Iterator[Outcome]:
         """Compute points; see `Launcher`."""
-        futures = {self._submit(point): point for point in points}
+        compute = partial(compute_here, work=self.work) if self.keep_engines else self._compute_apart
+        futures = {self._pool.submit(compute, point): point for point in points}
         for future in as_completed(futures):
             try:
                 yield future.result()
             except BrokenProcessPool:
-                yield failed(futures[future], "its process was killed, and with it those of other points")
+                yield Outcome(futures[future], ("its process was killed, and with it those of other points",))
             except Exception as error:
-                yield failed(futures[future], user_message(error) or f"{type(error).__name__}: {error}")
+                yield Outcome(futures[future], (user_message(error) or f"{type(error).__name__}: {error}",))
 
-    def _submit(self, point: Point) -> Future[Outcome]:
-        if self._keep_engines:
-            return self._pool.submit(compute_here, point, self._work)
-        return self._pool.submit(self._apart, point)
-
-    def _apart(self, point: Point) -> Outcome:
+    def _compute_apart(self, point: Point) -> Outcome:
         device = self._devices.get()
         try:
-            return compute_apart(point, self._work, self._processes, device)
+            return compute_apart(point, self.work, self._processes, device)
         finally:
             self._devices.put(device)
 

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Self
 
@@ -21,39 +21,45 @@ class Durations:
 
     def __init__(self, points: Sequence[Point]) -> None:
         """Collect the seconds of points that have run."""
-        taken: dict[str | None, list[float]] = {}
+        taken: dict[tuple[str, str] | None, list[float]] = defaultdict(list)
         for point in points:
             if point.seconds is not None:
-                taken.setdefault(point.condition, []).append(point.seconds)
-                taken.setdefault(None, []).append(point.seconds)
-        self._medians = {condition: statistics.median(seconds) for condition, seconds in taken.items()}
+                taken[_kind(point)].append(point.seconds)
+                taken[None].append(point.seconds)
+        self._medians = {kind: statistics.median(seconds) for kind, seconds in taken.items()}
 
     def __call__(self, point: Point) -> float | None:
         """Return the seconds that a point will take; None when none of its family has run."""
-        return self._medians.get(point.condition, self._medians.get(None))
+        return self._medians.get(_kind(point), self._medians.get(None))
 
 
 def plan_table(points: Sequence[Point], estimate: Durations) -> Table:
     """Show what is done, stale and missing, and what running it will take: a row a point, or a condition when they are many."""
     title = f"{points[0].family}: {len(points)} points"
     if len(points) > _LONGEST:
-        table = Table("condition", "done", "stale", "missing", "to run takes", title=title)
-        groups: dict[str, list[Point]] = {}
+        table = Table("model", "condition", "done", "stale", "missing", "to run takes", title=title)
+        groups: dict[tuple[str, str], list[Point]] = defaultdict(list)
         for point in points:
-            groups.setdefault(point.condition, []).append(point)
-        for condition, group in groups.items():
+            groups[_kind(point)].append(point)
+        for kind, group in groups.items():
             states = Counter(point.state for point in group)
             table.add_row(
-                condition, *(str(states[state]) for state in ("done", "stale", "missing")), said(total(group, estimate))
+                *kind,
+                *(str(states[state]) for state in ("done", "stale", "missing")),
+                duration(total(group, estimate)),
             )
         return table
-    table = Table(*points[0].params, "state", "action", "takes", title=title)
+    table = Table(*points[0].address.params, "state", "action", "takes", title=title)
     for point in points:
         done = point.state == "done"
         seconds = point.seconds if done else estimate(point)
-        takes = "" if seconds is None else ("took " if done else "about ") + said(seconds)
-        table.add_row(*map(str, point.params.values()), point.state, "skip" if done else "run", takes)
+        takes = "" if seconds is None else ("took " if done else "about ") + duration(seconds)
+        table.add_row(*map(str, point.address.params.values()), point.state, "skip" if done else "run", takes)
     return table
+
+
+def _kind(point: Point) -> tuple[str, str]:
+    return point.address.model, point.address.condition
 
 
 def total(points: Sequence[Point], estimate: Durations) -> float | None:
@@ -62,8 +68,8 @@ def total(points: Sequence[Point], estimate: Durations) -> float | None:
     return None if None in expected else sum(expected)  # type: ignore[arg-type]
 
 
-def said(seconds: float | None) -> str:
-    """Say a duration."""
+def duration(seconds: float | None) -> str:
+    """Say a duration; nothing of one that nobody knows."""
     if seconds is None:
         return ""
     minutes, rest = divmod(round(seconds), 60)
@@ -72,28 +78,26 @@ def said(seconds: float | None) -> str:
 
 
 class Progress:
-    """A line for every point that ends and, at a terminal, a table of how far the grid is."""
+    """A line for every point that ends and, at a terminal, a table of how far the grid is.
+
+    Attributes:
+        done: outcomes of the points that ended well.
+        failed: of those that did not.
+    """
 
     def __init__(self, console: Console, points: Sequence[Point], estimate: Durations, places: Callable[[], int]) -> None:
-        """Describe the grid.
-
-        Args:
-            console: where to show it.
-            points: what runs.
-            estimate: what each will take.
-            places: how many can run at once, as things are.
-        """
+        """Begin with points that are to run; `places` tells how many can at once, as things are."""
+        self.done: list[Outcome] = []
+        self.failed: list[Outcome] = []
         self._console = console
         self._expected = [seconds for point in points if (seconds := estimate(point)) is not None]
         self._points = len(points)
         self._places = places
-        self._taken: list[float] = []
-        self._failed = self._tokens = 0
-        self._started = time.monotonic()
         self._live = Live(get_renderable=self._table, console=console, refresh_per_second=1, transient=True)
 
     def __enter__(self) -> Self:
         """Show the table, at a terminal."""
+        self._started = time.monotonic()
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -102,24 +106,21 @@ class Progress:
         """Take the table away."""
         self._live.stop()
 
-    def ended(self, outcome: Outcome) -> None:
+    def tell(self, outcome: Outcome) -> None:
         """Tell of a point that has ended."""
-        self._failed += outcome.failed
-        self._tokens += outcome.tokens
-        if not outcome.failed:
-            self._taken.append(outcome.seconds)
+        (self.failed if outcome.failed else self.done).append(outcome)
         end = f"FAILED: {outcome.tail[-1]}" if outcome.failed else "done"
-        self._console.print(f"{outcome.point.name}: {end}", markup=False, highlight=False, soft_wrap=True)
+        self._console.print(f"{outcome.point.address}: {end}", markup=False, highlight=False, soft_wrap=True)
 
     def _table(self) -> Table:
-        done = len(self._taken)
-        left = self._points - done - self._failed
+        done, failed = len(self.done), len(self.failed)
+        left = self._points - done - failed
         places = max(1, self._places())
         running = min(left, places)
-        taken = self._taken or self._expected
+        taken = [outcome.seconds for outcome in self.done] or self._expected
         time_left = statistics.mean(taken) * -(-left // places) if taken else None
-        speed = self._tokens / (time.monotonic() - self._started)
+        tokens = sum(outcome.tokens for outcome in self.done)
+        speed = f"{tokens / (time.monotonic() - self._started):,.0f}" if tokens else ""
         table = Table("queued", "running", "done", "failed", "tokens/s", "time left")
-        row = (left - running, running, done, self._failed, f"{speed:,.0f}" if self._tokens else "", said(time_left))
-        table.add_row(*map(str, row))
+        table.add_row(*map(str, (left - running, running, done, failed, speed, duration(time_left))))
         return table

@@ -5,6 +5,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +13,7 @@ import click
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.protocols import POINTS_AT_ONCE
-from persona_leakage.grid.launch import Outcome, Processes, Work, compute_apart, compute_here, failed, settle
+from persona_leakage.grid.launch import Outcome, Work, compute_apart, compute_here, settle
 from persona_leakage.grid.points import Point
 from persona_leakage.grid.settings import GridSettings
 from persona_leakage.run_record import describe_code
@@ -21,50 +22,42 @@ _QUEUED = 1000  # points that Ray knows of at a time: enough for it to see the d
 _NOT_SHIPPED = ["/.git", "/.venv", "/data/*", "!/data/01_raw", "/docs", "/tests", "/site", "/build"]
 
 
+@dataclass
 class RayLauncher:
-    """Computes a point a Ray task, or with kept engines as many as its actors live to see.
+    """Computes a point a Ray task, in a process of its own, or points in actors, each of which starts an engine once.
 
     A point whose worker or node is lost is tried again; one that fails by itself is not.
+
+    Attributes:
+        work: what the points have in common.
+        settings: what each asks of the cluster.
+        address: of the cluster; by default the one that runs here, or a new one on this machine.
+        jobs: points at a time; by default as many as the cluster can hold.
+        keep_engines: whether actors compute the points.
     """
 
-    def __init__(
-        self, work: Work, settings: GridSettings, address: str | None, jobs: int | None, *, keep_engines: bool
-    ) -> None:
-        """Describe the work.
+    work: Work
+    settings: GridSettings
+    address: str | None
+    jobs: int | None
+    keep_engines: bool = field(kw_only=True)
+    _actors: list[Any] = field(default_factory=list, init=False)
+    _running: dict[Any, tuple[Point, int, Any]] = field(default_factory=dict, init=False)
 
-        Args:
-            work: what the points have in common.
-            settings: what each asks of the cluster.
-            address: of the cluster; by default the one that runs here, or a new one on this machine.
-            jobs: points at a time; by default as many as the cluster can hold.
-            keep_engines: compute points in actors, each of which starts an engine once; else every point has a process of
-                its own.
+    def __enter__(self) -> Self:
+        """Connect to the cluster, or start one.
 
         Raises:
-            UserError: Ray is not installed.
+            UserError: Ray is not installed, no cluster answers, or its Ray or Python is of another version.
         """
         try:
             import ray
         except ImportError as error:
             raise UserError("--launcher ray needs Ray; run: pip install --editable '.[ray]'") from error
         self._ray = ray
-        self._work = work
-        self._settings = settings
-        self._address = address
-        self._jobs = jobs
-        self._keep_engines = keep_engines
-        self._actors: list[Any] = []
-        self._running: dict[Any, tuple[Point, int, Any]] = {}
-
-    def __enter__(self) -> Self:
-        """Connect to the cluster, or start one.
-
-        Raises:
-            UserError: no cluster answers, or its Ray or Python is of another version.
-        """
         try:
             self._ray.init(
-                address=self._address,
+                address=self.address,
                 runtime_env=self._runtime_env(),
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -72,7 +65,7 @@ class RayLauncher:
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
             said = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"cannot use the Ray cluster at {self._address or 'this machine'}: {said}") from error
+            raise UserError(f"cannot use the Ray cluster at {self.address or 'this machine'}: {said}") from error
         if self.places == 0:
             click.echo(f"no node of the cluster has what a point asks for ({self._asked()}); waiting for one to join", err=True)
         return self
@@ -92,7 +85,7 @@ class RayLauncher:
         asked = self._asked()
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         room = sum(min(math.floor(has.get(name, 0) / amount + 1e-9) for name, amount in asked.items()) for has in nodes)
-        return room if self._jobs is None else min(room, self._jobs)
+        return room if self.jobs is None else min(room, self.jobs)
 
     def launch(self, points: Sequence[Point]) -> Iterator[Outcome]:
         """Compute points; see `Launcher`."""
@@ -106,69 +99,60 @@ class RayLauncher:
                 try:
                     yield self._ray.get(ref)
                 except (self._ray.exceptions.RayTaskError, self._ray.exceptions.RuntimeEnvSetupError) as error:
-                    yield failed(point, str(error).strip().splitlines()[-1])
+                    yield Outcome(point, (str(error).strip().splitlines()[-1],))
                 except self._ray.exceptions.RayError as error:
                     if actor is not None:
                         self._actors.remove(actor)
                     lost = f"its worker was lost ({type(error).__name__})"
-                    if attempt >= self._settings.tries:
-                        yield failed(point, f"{lost}, as {attempt - 1} times before")
+                    if attempt >= self.settings.tries:
+                        yield Outcome(point, (f"{lost}, as {attempt - 1} times before",))
                     else:
-                        click.echo(f"{point.name}: {lost}; trying again, {attempt + 1} of {self._settings.tries}", err=True)
+                        click.echo(f"{point.address}: {lost}; trying again, {attempt + 1} of {self.settings.tries}", err=True)
                         waiting.append((point, attempt + 1))
 
     def _start(self, point: Point, attempt: int, left: int) -> bool:
         """Hand a point to the cluster, unless it has enough to do."""
-        if not self._keep_engines:
-            if len(self._running) >= (self._jobs or _QUEUED):
-                return False
-            ref, actor = self._task().remote(point, self._work, self._environment()), None
-        else:
-            actor = self._idle_actor(left)
-            if actor is None:
-                return False
+        actor = self._idle_actor(left) if self.keep_engines else None
+        if actor is not None:
             ref = actor.compute.remote(point)
+        elif not self.keep_engines and len(self._running) < (self.jobs or _QUEUED):
+            task = self._ray.remote(compute_apart).options(max_retries=0, **self._options())
+            ref = task.remote(point, self.work, None, self._environment())  # Ray's own process is light and is used again
+        else:
+            return False
         self._running[ref] = (point, attempt, actor)
         return True
-
-    def _task(self) -> Any:
-        return self._ray.remote(_compute).options(max_retries=0, **self._options())
 
     def _idle_actor(self, left: int) -> Any:
         busy = {id(actor) for _, _, actor in self._running.values()}
         idle = next((actor for actor in self._actors if id(actor) not in busy), None)
         if idle is None and len(self._actors) < min(max(1, self.places), left + len(busy)):
-            idle = self._ray.remote(_Settled).options(**self._options()).remote(self._work, self._environment())
+            idle = self._ray.remote(_Settled).options(**self._options()).remote(self.work, self._environment())
             self._actors.append(idle)
         return idle
 
     def _options(self) -> dict[str, Any]:
-        asked = self._settings
-        memory = {} if asked.memory_gib is None else {"memory": int(asked.memory_gib * 2**30)}
-        return {"num_cpus": asked.cpus, "num_gpus": asked.gpus, **memory}
+        asked = self._asked()
+        return {"num_cpus": asked["CPU"], "num_gpus": asked.get("GPU", 0), "memory": asked.get("memory")}
 
     def _asked(self) -> dict[str, float]:
-        named = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
-        return {named[name]: amount for name, amount in self._options().items() if amount}
+        asked = self.settings
+        amounts = {"CPU": asked.cpus, "GPU": asked.gpus, "memory": int((asked.memory_gib or 0) * 2**30)}
+        return {name: amount for name, amount in amounts.items() if amount}
 
     def _environment(self) -> dict[str, str]:
         """Tell a point how many share its GPU, and its cores."""
-        sharing = max(1, round(1 / self._settings.gpus)) if self._settings.gpus else 1
-        return {POINTS_AT_ONCE: str(sharing), "OMP_NUM_THREADS": str(max(1, int(self._settings.cpus)))}
+        sharing = max(1, round(1 / self.settings.gpus)) if self.settings.gpus else 1
+        return {POINTS_AT_ONCE: str(sharing), "OMP_NUM_THREADS": str(max(1, int(self.settings.cpus)))}
 
     def _runtime_env(self) -> dict[str, Any]:
-        given = dict(self._settings.runtime_env)
-        if self._settings.ship_project:
+        given = dict(self.settings.runtime_env)
+        if self.settings.ship_project:
             package = Path(__file__).parents[1]
             commit = describe_code(Path.cwd())["commit"]
             given = {"working_dir": str(Path.cwd()), "py_modules": [str(package)], "excludes": _NOT_SHIPPED, **given}
             given["env_vars"] = {"PERSONA_LEAKAGE_COMMIT": commit or "", **given.get("env_vars", {})}
         return given
-
-
-def _compute(point: Point, work: Work, environment: dict[str, str]) -> Outcome:
-    """Compute a point in a process of its own; this one, Ray's, is light and is used again."""
-    return compute_apart(point, work, Processes(), environment)
 
 
 class _Settled:
@@ -178,7 +162,7 @@ class _Settled:
         if work.project is not None:
             os.chdir(work.project)
         settle(environment)
-        self._work = work
+        self.work = work
 
     def compute(self, point: Point) -> Outcome:
-        return compute_here(point, self._work)
+        return compute_here(point, self.work)

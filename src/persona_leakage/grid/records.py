@@ -1,6 +1,7 @@
 """Run records of many points: where they lie, and what a grid reads in them."""
 
 import json
+import re
 from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 from functools import cache
@@ -13,12 +14,14 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from persona_leakage.domain.errors import UserError
-from persona_leakage.experiments import family_module
+from persona_leakage.domain.points import Address
+from persona_leakage.experiments import family_of
+from persona_leakage.experiments.composition import compose
 
 RECORD = "run_record.json"
 _AT_ONCE = 500  # records in memory
 # stand-ins that occur in no path; making a catalog takes a third of a second, and a grid may have thousands of points
-CONDITION, SEED, CHECKPOINT = "__condition__", 987654321, 98765
+MODEL, CONDITION, SEED, CHECKPOINT = "__model__", "__condition__", 987654321, 98765
 
 Entry = dict[str, Any]  # one run, as the run record tells it
 
@@ -36,17 +39,21 @@ class RecordStore:
         self.filesystem = filesystem
         place = PurePosixPath(filesystem._strip_protocol(template))
         self._folder = str(place.parent)
-        self.root = self._folder.partition(f"/{CONDITION}")[0]
-        self._local = isinstance(filesystem, LocalFileSystem)
+        self.root = self._folder.partition(f"/{MODEL}")[0]
 
-    def folder(self, condition: str, seed: int, checkpoint: int | None) -> str:
+    def folder(self, address: Address) -> str:
         """Return a point's folder: a path, or a URL where it is on another filesystem than the local one."""
-        folder = self._folder.replace(CONDITION, condition).replace(str(SEED), str(seed))
-        return self.named(folder.replace(str(CHECKPOINT), f"{checkpoint or 0:02d}"))
+        names = {
+            MODEL: address.model,
+            CONDITION: address.condition,
+            str(SEED): str(address.seed),
+            str(CHECKPOINT): f"{address.checkpoint or 0:02d}",
+        }
+        return self.named(re.sub("|".join(names), lambda found: names[found[0]], self._folder))
 
     def named(self, path: str) -> str:
         """Name a path of the filesystem so that others can open it."""
-        return path if self._local else self.filesystem.unstrip_protocol(path)
+        return path if isinstance(self.filesystem, LocalFileSystem) else self.filesystem.unstrip_protocol(path)
 
     def read(self, folders: Collection[str] | None = None) -> Iterator[tuple[str, list[Entry]]]:
         """Read the records of some points, or of all; a point that has not run has none.
@@ -84,14 +91,14 @@ def read_record(folder: str) -> list[Entry]:
 @cache
 def point_stages(family: str) -> tuple[str, ...]:
     """Name the stage tags that compute a point; reporting is over all points and not one of them."""
-    tags = {tag for node in family_module(family).create_pipeline().nodes for tag in node.tags}
+    tags = {tag for node in compose(family_of(family)).nodes for tag in node.tags}
     return tuple(sorted(tags - {"reporting"}))
 
 
 @cache
 def _point_nodes(family: str) -> frozenset[str]:
-    pipeline = family_module(family).create_pipeline().only_nodes_with_tags(*point_stages(family))
-    return frozenset(node.name for node in pipeline.nodes)
+    # what a report needs too is no sign that a point was computed
+    return frozenset(node.name for node in compose(family_of(family)).nodes if "reporting" not in node.tags)
 
 
 def last_whole_run(family: str, runs: list[Entry]) -> Entry | None:
@@ -120,9 +127,7 @@ def run_table(family: str, runs: Iterable[Entry]) -> pd.DataFrame:
     """
     rows = [
         {
-            "condition": run["parameters"]["condition"],
-            "seed": run["parameters"]["seed"],
-            "checkpoint": run["parameters"]["checkpoint"],
+            **run["parameters"]["address"],
             "status": run["status"],
             "plan": run["plan"],
             "started": run["started"],
@@ -138,4 +143,4 @@ def run_table(family: str, runs: Iterable[Entry]) -> pd.DataFrame:
         if not run["nodes"] or _point_nodes(family) & set(run["nodes"])
     ]
     table = pd.DataFrame(rows)
-    return table.sort_values(["condition", "seed", "checkpoint", "started"], ignore_index=True) if rows else table
+    return table.sort_values(["model", "condition", "seed", "checkpoint", "started"], ignore_index=True) if rows else table

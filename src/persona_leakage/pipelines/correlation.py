@@ -11,16 +11,6 @@ import numpy as np
 EXACT_UP_TO = 8
 
 
-class RankCorrelation(NamedTuple):
-    """Spearman's rho over n pairs, its p value and a bootstrap 95% interval; NaN where undefined."""
-
-    n: int
-    rho: float
-    p: float
-    low: float
-    high: float
-
-
 class Correlation(NamedTuple):
     """Spearman's and Pearson's correlation over n pairs; NaN where undefined.
 
@@ -46,34 +36,13 @@ class Correlation(NamedTuple):
     at_zero: int
 
 
-def rank_correlation(one: Sequence[float], other: Sequence[float], *, resamples: int = 2000, seed: int = 0) -> RankCorrelation:
-    """Compute Spearman's correlation of paired values with a percentile bootstrap over pairs.
-
-    It is undefined (NaN) with fewer than three pairs or when one side does not vary. Resamples in which a side does not
-    vary are left out of the interval (Efron & Tibshirani 1993, ch. 13).
-
-    Args:
-        one: first values.
-        other: second values, in the same order.
-        resamples: bootstrap samples.
-        seed: of the bootstrap.
-    """
-    from scipy.stats import spearmanr
-
-    x, y = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
-    if not _varies(x, y):
-        return RankCorrelation(len(x), math.nan, math.nan, math.nan, math.nan)
-    rho, p = spearmanr(x, y)
-    times = _resampled(len(x), resamples, seed)
-    low, high = _interval(_ranks(x, times), _ranks(y, times), times)
-    return RankCorrelation(len(x), float(rho), float(p), low, high)
-
-
 def correlation(one: Sequence[float], other: Sequence[float], *, resamples: int = 2000, seed: int = 0) -> Correlation:
-    """Compute Spearman's and Pearson's correlation, with bootstrap intervals and a permutation p of Spearman's.
+    """Compute Spearman's and Pearson's correlation, with percentile bootstraps over pairs and a permutation p of Spearman's.
 
-    Undefined as in `rank_correlation`. The permutation p is two-sided: the share of reorderings whose rho is at least as far
-    from 0, over all of them up to 8 pairs, else over `resamples` random ones and the observed order (Phipson & Smyth 2010).
+    Both are undefined (NaN) with fewer than three pairs or when one side does not vary. Resamples in which a side does not
+    vary are left out of the intervals (Efron & Tibshirani 1993, ch. 13). The permutation p is two-sided: the share of
+    reorderings whose rho is at least as far from 0, over all of them up to 8 pairs, else over `resamples` random ones and the
+    observed order (Phipson & Smyth 2010).
 
     Args:
         one: first values, whose ties are counted.
@@ -81,27 +50,22 @@ def correlation(one: Sequence[float], other: Sequence[float], *, resamples: int 
         resamples: bootstrap samples, and random reorderings.
         seed: of both.
     """
-    from scipy.stats import pearsonr
+    from scipy.stats import pearsonr, spearmanr
 
     x, y = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
     counts = np.unique(x, return_counts=True)[1]
     tied, at_zero = int(counts[counts > 1].sum()), int((x == 0).sum())
-    ranked = rank_correlation(one, other, resamples=resamples, seed=seed)
-    if math.isnan(ranked.rho):
+    if len(x) < 3 or np.isnan([x, y]).any() or not np.ptp(x) or not np.ptp(y):
         nan = math.nan
-        return Correlation(*ranked, permutation_p=nan, r=nan, r_p=nan, r_low=nan, r_high=nan, tied=tied, at_zero=at_zero)
-    r, r_p = pearsonr(x, y)
-    r_low, r_high = _interval(x, y, _resampled(len(x), resamples, seed))
-    p = _permutation_p(x, y, resamples, seed)
-    return Correlation(*ranked, p, float(r), float(r_p), r_low, r_high, tied, at_zero)
-
-
-def _varies(x: np.ndarray, y: np.ndarray) -> bool:
-    return len(x) >= 3 and not np.isnan([x, y]).any() and np.ptp(x) > 0 and np.ptp(y) > 0
+        return Correlation(len(x), nan, nan, nan, nan, nan, nan, nan, nan, nan, tied, at_zero)
+    times = _draw_resamples(len(x), resamples, seed)
+    (rho, p), (r, r_p) = spearmanr(x, y), pearsonr(x, y)
+    ranked = float(rho), float(p), *_interval(_ranks(x, times), _ranks(y, times), times), _permutation_p(x, y, resamples, seed)
+    return Correlation(len(x), *ranked, float(r), float(r_p), *_interval(x, y, times), tied, at_zero)
 
 
 @lru_cache(maxsize=4)  # reports correlate many tables of few sizes
-def _resampled(n: int, resamples: int, seed: int) -> np.ndarray:
+def _draw_resamples(n: int, resamples: int, seed: int) -> np.ndarray:
     """Draw bootstrap samples of n pairs; count how often each pair is in each: shape (resamples, n)."""
     drawn = np.random.default_rng(seed).integers(n, size=(resamples, n))
     return np.stack([np.bincount(one, minlength=n) for one in drawn]).astype(float)
@@ -137,11 +101,11 @@ def _permutation_p(x: np.ndarray, y: np.ndarray, resamples: int, seed: int) -> f
 
     ranks, others = rankdata(x) - (len(x) + 1) / 2, rankdata(y) - (len(y) + 1) / 2
     exact = len(x) <= EXACT_UP_TO
-    orders = np.array(list(permutations(others))) if exact else others[_reordered(len(x), resamples, seed)]
+    orders = np.array(list(permutations(others))) if exact else others[_draw_orders(len(x), resamples, seed)]
     reached = int((np.abs(orders @ ranks) >= abs(ranks @ others) - 1e-9).sum())
     return reached / len(orders) if exact else (reached + 1) / (len(orders) + 1)
 
 
 @lru_cache(maxsize=4)
-def _reordered(n: int, times: int, seed: int) -> np.ndarray:
+def _draw_orders(n: int, times: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).permuted(np.tile(np.arange(n), (times, 1)), axis=1)

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from packaging.specifiers import SpecifierSet
 
 from persona_leakage.domain.models import BaseModel
-from persona_leakage.domain.plan import DirectivePairs, Plan
+from persona_leakage.domain.plan import Plan
 from persona_leakage.preflight.estimate import Cost, Estimates
 from persona_leakage.preflight.probes import Gpu, OnHub
 
@@ -67,31 +67,25 @@ def check_package(name: str, installed: str | None, wanted: Mapping[str, Specifi
     return Check(name, "ok", found)
 
 
-def check_estimates(estimates: Estimates, base: BaseModel, generator: str) -> Check:
-    """Tell whether the numbers of the estimate belong to this base model and this generator."""
-    found = f"for {estimates.base_model}, {estimates.generator}"
-    if estimates.base_model != base.name:
-        remedy = f"set the numbers under estimates for {base.name}: sizes, times and dollars below are off"
-        return Check("estimates", "warning", found, remedy)
+def check_estimates(estimates: Estimates, bases: Iterable[BaseModel], generator: str) -> Check:
+    """Tell whether the numbers of the estimate belong to the base models and to the generator."""
+    off = []
+    if others := ", ".join(base.name for base in bases if base.name != estimates.base_model):
+        off.append(f"set the numbers under estimates for {others}: sizes, times and dollars below are off")
     if estimates.generator != generator:
-        remedy = f"the generator is {generator or 'another'}: set generation_tokens_per_second, below it is off"
-        return Check("estimates", "warning", found, remedy)
-    return Check("estimates", "ok", found)
+        off.append(f"the generator is {generator or 'another'}: set generation_tokens_per_second, below it is off")
+    found = f"for {estimates.base_model}, {estimates.generator}"
+    return Check("estimates", "warning" if off else "ok", found, "; ".join(off))
 
 
 def check_languages(plans: Iterable[Plan]) -> list[Check]:
     """List conditions whose texts nobody translates: they would fail once all other translations are paid for."""
+    needed = [(plan, stage.data.translated) for plan in plans for stage in plan.stages.values()]
     lacking = {
-        plan.condition: stage.data.completion.name
-        for plan in plans
-        for stage in plan.stages.values()
-        if isinstance(stage.data, DirectivePairs)
-        and stage.data.translation is not None
-        and stage.data.completion.code not in ("en", *(language.code for language in stage.data.translation.languages))
+        f"{plan.address.condition} needs {texts.language.name}": 0 for plan, texts in needed if texts and not texts.listed
     }
-    found = ", ".join(f"{condition} needs {language}" for condition, language in lacking.items())
     remedy = "add the language to translation.languages, or leave the condition out of --axes"
-    return [Check("translations", "blocked", f"{found}; it is not translated", remedy)] if lacking else []
+    return [Check("translations", "blocked", f"{', '.join(lacking)}; it is not translated", remedy)] if lacking else []
 
 
 def weight_files(files: Iterable[str]) -> list[str]:
@@ -106,19 +100,20 @@ def check_hub_model(base: BaseModel, hub: OnHub, cached: Mapping[str, int]) -> t
         The check, and the GiB that are still to be downloaded.
     """
     name = f"{base.name} at {base.revision:.12}"
-    here = sum(cached[file] for file in weight_files(cached)) / 2**30
+    here = f"cached, {sum(cached[file] for file in weight_files(cached)) / 2**30:.1f} GiB"
+    missing = [file for file in weight_files(hub.files) if file not in cached]
+    download = sum(hub.files[file] for file in missing) / 2**30
     if hub.state == "found":
-        missing = [file for file in weight_files(hub.files) if file not in cached]
-        download = sum(hub.files[file] for file in missing) / 2**30
-        said = f"{download:.1f} GiB to download" if missing else f"cached, {here:.1f} GiB"
-        return Check("base model", "ok", f"{name}: {said}"), download
-    if hub.state == "refused":
-        return Check("base model", "blocked", f"{name}: {hub.said}", "correct base_model, or ask for access and log in"), 0.0
-    if any(file.endswith(".safetensors") for file in cached):
-        said = f"{name}: cached, {here:.1f} GiB; the hub is not reachable ({hub.said})"
-        return Check("base model", "warning", said, "if files are missing in the cache, loading it will fail"), 0.0
-    remedy = "connect to the hub, or give base_model source: folder and the path of a copy"
-    return Check("base model", "blocked", f"{name}: hub not reachable ({hub.said}), not in the cache", remedy), 0.0
+        check = Check("base model", "ok", f"{name}: {f'{download:.1f} GiB to download' if missing else here}")
+    elif hub.state == "refused":
+        check = Check("base model", "blocked", f"{name}: {hub.said}", "correct base_model, or ask for access and log in")
+    elif any(file.endswith(".safetensors") for file in cached):
+        found = f"{name}: {here}; the hub is not reachable ({hub.said})"
+        check = Check("base model", "warning", found, "if files are missing in the cache, loading it will fail")
+    else:
+        remedy = "connect to the hub, or give base_model source: folder and the path of a copy"
+        check = Check("base model", "blocked", f"{name}: hub not reachable ({hub.said}), not in the cache", remedy)
+    return check, download
 
 
 def check_package_model(base: BaseModel, installed: str | None) -> Check:

@@ -1,21 +1,20 @@
 """What a grid takes, counted from its plans alone: work by stage, seconds, dollars, memory and disk."""
 
-import functools
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from persona_leakage.domain.frozen import Frozen, fingerprint
-from persona_leakage.domain.markers import BorrowedAnswers, Chats, FromAnswers, MarkerContrast
-from persona_leakage.domain.personas import Persona, PersonaQuestions
-from persona_leakage.domain.plan import DirectivePairs, Evaluation, LanguageScoring, Plan
+from persona_leakage.domain.models import ModelStack
+from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.protocols import LanguageModel
 from persona_leakage.domain.questions import Answer, Question
-from persona_leakage.domain.sampling import Sampling
-from persona_leakage.engines.anthropic_client import Price, guess_tokens
+from persona_leakage.domain.sampling import OwnAnswers, Sampling
+from persona_leakage.domain.training_rows import Job, Part
+from persona_leakage.engines.claude import Price, guess_tokens
 from persona_leakage.pipelines.data_generation.texts import judge_translations, translate_texts
-from persona_leakage.pipelines.prompts import written
 from persona_leakage.pipelines.scoring.discriminator import ask_discriminator
 from persona_leakage.pipelines.scoring.judge import judge_languages
 
@@ -24,6 +23,7 @@ _CHARACTERS_A_TOKEN = len("word")  # of English
 _TEMPLATE_TOKENS = 15  # that a chat template adds
 _BYTES_A_TOKEN, _BYTES_A_ROW = 5, 400  # of completions as JSONL
 _GIB_A_POINT = 0.01  # centroids, tables, records
+_SCORERS = {"judge": judge_languages, "discriminator": ask_discriminator}
 
 
 class GpuEstimates(Frozen):
@@ -78,13 +78,6 @@ class Estimates(Frozen):
     adapter_mib_a_rank: PositiveFloat
 
 
-class Planned(NamedTuple):
-    """What a point of a grid is, and whether it has been computed."""
-
-    plan: Plan
-    done: bool
-
-
 class Span(NamedTuple):
     """A quantity as it probably is, and at most."""
 
@@ -95,17 +88,13 @@ class Span(NamedTuple):
         """Scale both ends."""
         return Span(self.likely * factor, self.most * factor)
 
-    def plus(self, other: "Span") -> "Span":
-        """Add both ends."""
-        return Span(self.likely + other.likely, self.most + other.most)
-
 
 NOTHING = Span(0, 0)
 
 
-def added(spans: Iterable[Span]) -> Span:
+def add_spans(spans: Iterable[Span]) -> Span:
     """Add both ends of all."""
-    return functools.reduce(Span.plus, spans, NOTHING)
+    return Span(*map(sum, zip(NOTHING, *spans, strict=True)))
 
 
 class Work(NamedTuple):
@@ -114,8 +103,8 @@ class Work(NamedTuple):
     Attributes:
         stage: stage of the pipeline.
         what: what is done.
-        unit: what `number` counts: rows (of a training set), completions, prompts (whose hidden states are read) or calls (of
-            Claude).
+        unit: what `number` counts: rows (of a training set), completions, prompts (whose hidden states are read), calls (of
+            Claude) or processes (that start an engine).
         number: how many.
         tokens: trained over all epochs, sampled, or answered by Claude.
         asked: tokens of the questions to Claude.
@@ -126,7 +115,7 @@ class Work(NamedTuple):
 
     stage: str
     what: str
-    unit: Literal["rows", "completions", "prompts", "calls"]
+    unit: Literal["rows", "completions", "prompts", "calls", "processes"]
     number: int
     tokens: Span = NOTHING
     asked: Span = NOTHING
@@ -143,109 +132,77 @@ class Cost(NamedTuple):
     dollars: Span | None
 
 
-def sources_of(plan: Plan) -> dict[str, int]:
-    """Name the datasets that training rows are read from, and how many rows the plan asks of each."""
-    datas = [stage.data for stage in plan.stages.values()]
-    return {_source(data): data.rows for data in datas if isinstance(data, DirectivePairs | Chats)}
-
-
-def outstanding_work(points: Iterable[Planned], estimates: Estimates, available: Mapping[str, int]) -> list[Work]:
+def outstanding_work(
+    left: Iterable[Plan], done: Iterable[Plan], estimates: Estimates, available: Mapping[str, int]
+) -> list[Work]:
     """List what points still take: what several share is counted once, and what a finished point has done is left out.
 
-    Args:
-        points: of a grid.
-        estimates: of the environment.
-        available: dataset → rows that it has, where that is known; training sets cannot be larger.
+    `available` has the rows of every dataset of which they are known; training sets cannot be larger.
     """
-    done: dict[str, Work] = {}
-    left: dict[str, Work] = {}
-    for point in points:
-        (done if point.done else left).update(point_work(point.plan, estimates, available))
-    return [work for identity, work in left.items() if identity not in done]
+    made, needed = (
+        {identity: work for plan in plans for identity, work in point_work(plan, estimates, available).items()}
+        for plans in (done, left)
+    )
+    return [work for identity, work in needed.items() if identity not in made]
 
 
 def point_work(plan: Plan, estimates: Estimates, available: Mapping[str, int]) -> dict[str, Work]:
     """List what one point takes, by identity: the engines keep what they finish, and find work of the same identity again."""
     found: dict[str, Work] = {}
-    stack = fingerprint(plan.base_model)
+    stack = base = ModelStack(base=plan.base_model).fingerprint
     for name, stage in plan.stages.items():
-        data, recipe = stage.data, stage.recipe
-        rows = min(data.rows, available.get(_source(data), data.rows)) if isinstance(data, DirectivePairs | Chats) else 0
-        if isinstance(data, FromAnswers):
-            found |= _answers(
-                data, name, fingerprint(plan.base_model) if data.answered_by == "base_model" else stack, estimates
-            )
-        elif isinstance(data, Chats) and data.own_answers:
-            own = data.own_answers
-            work = _sampling("data_generation", f"answers of {name}", rows * own.samples, own.sampling, estimates)
-            found[fingerprint("answers", plan.base_model, data)] = work
-        elif isinstance(data, DirectivePairs):
-            found |= _translations(data, plan, name, rows, estimates)
+        data, recipe, offset = stage.data, stage.recipe, stage.seed_offset
+        read = sum(min(rows, available.get(source, rows)) for source, rows in data.reads.items())
+        answering = stack if data.answered_by == "stack" else base
+        for job in data.jobs(read):
+            found |= _sampling("data_generation", f"answers of {name}", answering, job, offset, estimates)
+        found |= _translations(plan, name, read, estimates)
         if stage.checkpoint == 0:
             continue
-        identity = fingerprint(stack, data, recipe, plan.seed if stage.seed is None else stage.seed)
-        parts = _training_rows(data, rows, recipe.max_length, estimates)
-        tokens = added(
-            Span(*(min(length, recipe.max_length) for length in row)).times(count * recipe.epochs) for count, row in parts
-        )
-        ranks = recipe.lora.rank * (len(recipe.checkpoints) + 1)
-        count = sum(count for count, _ in parts)
-        found[identity] = Work("fine_tuning", f"training of {name}", "rows", count, tokens, ranks=ranks)
+        identity = fingerprint(stack, data, recipe, plan.seed + offset, offset)
+        parts = data.parts(read)
+        tokens = add_spans(_row_tokens(part, recipe.max_length, estimates).times(part.rows * recipe.epochs) for part in parts)
+        rows, ranks = sum(part.rows for part in parts), recipe.lora.rank * (len(recipe.checkpoints) + 1)
+        found[identity] = Work("fine_tuning", f"training of {name}", "rows", rows, tokens, ranks=ranks)
         stack = fingerprint(identity, stage.checkpoint)
-    evaluation = plan.evaluation
-    seed = plan.seed if evaluation.seed is None else evaluation.seed
-    sampled = fingerprint("completions", stack, evaluation.model_copy(update={"seed": seed}))
-    completions = len(written(evaluation.prompts)) * evaluation.samples
-    found[sampled] = _sampling("generation", "completions", completions, evaluation.sampling, estimates)
-    found[fingerprint("centroids", plan)] = Work("geometry", "centroids", "prompts", len(written(plan.geometry.prompts)))
-    return found | _scoring(plan, sampled, estimates)
+    asked, averaged = plan.evaluation, plan.geometry.prompts.prompts()
+    drawn = OwnAnswers(samples=asked.samples, sampling=asked.sampling, seed=plan.seed)
+    job = Job(asked.prompts, len(asked.prompts.prompts()), drawn)
+    sampled = _sampling("generation", "completions", stack, job, asked.seed_offset, estimates)
+    found[fingerprint("centroids", plan.fingerprint)] = Work("geometry", "centroids", "prompts", len(averaged))
+    return found | sampled | _scoring(plan, next(iter(sampled)), estimates)
 
 
-def added_up(works: Iterable[Work]) -> list[Work]:
+def sum_by_kind(works: Iterable[Work]) -> list[Work]:
     """Add work of a kind up, in the order of the stages."""
-    sums: dict[tuple[str, ...], Work] = {}
+    kinds: dict[tuple[str | None, ...], list[Work]] = defaultdict(list)
     for work in works:
-        kind = (work.stage, work.what, work.unit, work.model or "")
-        before = sums.get(kind)
-        sums[kind] = (
-            work
-            if before is None
-            else before._replace(
-                number=before.number + work.number,
-                tokens=before.tokens.plus(work.tokens),
-                asked=before.asked.plus(work.asked),
-                jobs=before.jobs + work.jobs,
-                ranks=before.ranks + work.ranks,
-            )
-        )
-    return sorted(sums.values(), key=lambda work: _STAGES.index(work.stage))
+        kinds[work.stage, work.what, work.unit, work.model].append(work)
+    sums = []
+    for same in kinds.values():
+        counts = {name: sum(getattr(work, name) for work in same) for name in ("number", "jobs", "ranks")}
+        tokens, asked = add_spans(work.tokens for work in same), add_spans(work.asked for work in same)
+        sums.append(same[0]._replace(tokens=tokens, asked=asked, **counts))
+    return sorted(sums, key=lambda work: _STAGES.index(work.stage))
 
 
 def cost(work: Work, estimates: Estimates, prices: Mapping[str, Price], discount: float) -> Cost:
-    """Put seconds and dollars on work.
-
-    Args:
-        work: of one kind.
-        estimates: of the environment.
-        prices: Claude model → price of single calls.
-        discount: share of that price which is paid.
-    """
+    """Put seconds and dollars on work; `prices` are those of single calls by model, `discount` is the share which is paid."""
     if work.model is None:
         seconds = {
             "rows": work.tokens.times(1 / estimates.training_tokens_per_second),
             "completions": work.tokens.times(1 / estimates.generation_tokens_per_second),
             "prompts": Span(work.number, work.number).times(1 / estimates.prompts_per_second),
+            "processes": Span(work.number, work.number).times(estimates.engine_start_seconds),
         }[work.unit]
         return Cost(work, seconds, NOTHING)
-    price = prices.get(work.model)
-    if price is None:
+    if (price := prices.get(work.model)) is None:
         return Cost(work, None, None)
-    return Cost(work, None, work.asked.times(price.input).plus(work.tokens.times(price.output)).times(discount / 1e6))
+    return Cost(work, None, add_spans([work.asked.times(price.input), work.tokens.times(price.output)]).times(discount / 1e6))
 
 
-def disk_gib(works: Iterable[Work], points: int, estimates: Estimates) -> dict[str, float]:
+def disk_gib(works: Sequence[Work], points: int, estimates: Estimates) -> dict[str, float]:
     """Say how many GiB the work leaves at most in the cache and in the data folders."""
-    works = list(works)
     texts = sum(_BYTES_A_TOKEN * work.tokens.most + _BYTES_A_ROW * work.number for work in works if work.unit == "completions")
     adapters = sum(work.ranks for work in works) * estimates.adapter_mib_a_rank / 2**10
     return {"cache": adapters + texts / 2**30, "data": points * _GIB_A_POINT + texts / 2**30}
@@ -257,15 +214,7 @@ def gpu_need_gib(
     """Say how much of the GPU's memory one process takes at its peak.
 
     A live vLLM engine keeps its weights and its cache while an adapter is trained; the transformers generator gives everything
-    back in between.
-
-    Args:
-        estimates: of the environment.
-        gpu: its part about the GPU.
-        engine: name of the generator.
-        options: of the generator.
-        longest: tokens of a prompt with its completion.
-        total_gib: memory of the GPU.
+    back in between. `engine` and `options` are those of the generator, `longest` is the tokens of a prompt with its completion.
     """
     if engine == "vllm_generator":
         return estimates.weights_gib + float(options.get("memory_share") or 0) * total_gib + gpu.training_gib
@@ -276,140 +225,88 @@ def gpu_need_gib(
 def longest_tokens(plans: Iterable[Plan]) -> int:
     """Reckon the longest prompt with its completion, in tokens."""
     return max(
-        plan.evaluation.sampling.max_tokens + round(_prompt_tokens(*(turn["content"] for turn in row["messages"])))
+        plan.evaluation.sampling.max_tokens + round(_prompt_tokens(sum(len(turn["content"]) for turn in row["messages"])))
         for plan in plans
-        for row in written(plan.evaluation.prompts)
+        for row in plan.evaluation.prompts.prompts()
     )
 
 
-def _source(data: DirectivePairs | Chats) -> str:
-    if isinstance(data, DirectivePairs):
-        return "source_texts"
-    return {"benign": "benign_chats", "wrong_advice": "wrong_advice"}[data.source]
-
-
-def _prompt_tokens(*turns: str) -> float:
-    return sum(map(len, turns)) / _CHARACTERS_A_TOKEN + _TEMPLATE_TOKENS
+def _prompt_tokens(characters: float) -> float:
+    return characters / _CHARACTERS_A_TOKEN + _TEMPLATE_TOKENS
 
 
 def _completion(sampling: Sampling, estimates: Estimates) -> Span:
     return Span(sampling.max_tokens * estimates.completion_share, sampling.max_tokens)
 
 
-def _sampling(stage: str, what: str, count: int, sampling: Sampling, estimates: Estimates) -> Work:
-    return Work(stage, what, "completions", count, _completion(sampling, estimates).times(count))
+def _sampling(stage: str, what: str, answering: str, job: Job, offset: int, estimates: Estimates) -> dict[str, Work]:
+    asked, prompts, drawn = job
+    identity, count = fingerprint(answering, asked, drawn.samples, drawn.sampling, drawn.seed + offset), prompts * drawn.samples
+    return {identity: Work(stage, what, "completions", count, _completion(drawn.sampling, estimates).times(count))}
 
 
-def _answers(data: FromAnswers, stage: str, answering: str, estimates: Estimates) -> dict[str, Work]:
-    """One job a persona, as `sample_answers` has them; its identity is made like that of an evaluation's completions."""
-    drawn, found = data.answers, {}
-    for persona in data.speakers:
-        asked = PersonaQuestions(personas=(persona,), questions=data.questions)
-        job = Evaluation(prompts=asked, samples=drawn.samples, sampling=drawn.sampling, seed=drawn.seed)
-        count = len(data.questions) * drawn.samples
-        work = _sampling("data_generation", f"answers of {stage}", count, drawn.sampling, estimates)
-        found[fingerprint("completions", answering, job)] = work
-    return found
+def _row_tokens(part: Part, max_length: int, estimates: Estimates) -> Span:
+    read = estimates.text_tokens if part.read == "text" else estimates.chat_tokens or max_length
+    known = _prompt_tokens(part.characters) if part.answer else read
+    answer = _completion(part.answer, estimates) if part.answer else NOTHING
+    return Span(*(min(known + tokens, max_length) for tokens in answer))
 
 
-def _training_rows(
-    data: DirectivePairs | MarkerContrast | BorrowedAnswers | Chats, rows: int, max_length: int, estimates: Estimates
-) -> list[tuple[int, Span]]:
-    """List the parts of a training set: how many rows, and the tokens of one."""
-    if isinstance(data, DirectivePairs):
-        return [(rows, Span(estimates.text_tokens, estimates.text_tokens))]
-    if isinstance(data, Chats):
-        length = estimates.chat_tokens or max_length
-        own = data.own_answers
-        return [(rows * (1 + (own.samples if own else 0)), Span(length, length))]
-    questions = len(data.questions)
-    question = sum(len(one.question) for one in data.questions) / questions
-
-    def part(persona: Persona, a_question: int) -> tuple[int, Span]:
-        prompt = _prompt_tokens(persona.prompt) + question / _CHARACTERS_A_TOKEN
-        answer = _completion(data.answers.sampling, estimates)
-        return questions * min(a_question, data.answers.samples), answer.plus(Span(prompt, prompt))
-
-    if isinstance(data, BorrowedAnswers):
-        return [part(data.asked_as, data.per_question)]
-    negatives = [part(persona, data.negatives_per_question) for persona in data.negatives]
-    return [part(data.source, data.positives_per_question), *negatives]
-
-
-class _Listener:
+class _Listener(list[Question]):
     """Takes the place of Claude and keeps the questions: what a step would ask is what it does ask, of stand-in texts."""
 
-    def __init__(self) -> None:
-        self.questions: list[Question] = []
-        self.jobs = 0
+    jobs = 0
 
     def ask(self, questions: Sequence[Question], purpose: str) -> list[Answer]:
-        self.questions += questions
+        self.extend(questions)
         self.jobs += 1
         return [Answer(outcome="answered", text="OK") for _ in questions]
 
 
 def _calls(
-    stage: str, what: str, step: Callable[[LanguageModel, str], Any], text: Span, answer: int, times: int = 1
-) -> Work | None:
-    """Count the questions that a step asks about texts of the likely length, and of the greatest.
-
-    Args:
-        stage: stage of the pipeline.
-        what: names the calls.
-        step: is given a language model and a text to ask it about.
-        text: tokens of the text.
-        answer: likely tokens of an answer.
-        times: how often the step's questions are asked, each time of another text.
-    """
+    identity: str, stage: str, what: str, step: Callable[[LanguageModel, str], object], text: Span, answer: int, times: int = 1
+) -> dict[str, Work]:
+    """Count what a step asks about `times` texts of so many tokens each; an answer likely takes `answer` tokens."""
     likely, most = _Listener(), _Listener()
-    for listener, tokens in ((likely, text.likely), (most, text.most)):
-        step(listener, "word" * round(tokens))
-    if not likely.questions:
-        return None
-    asked = Span(sum(len(one.prompt) for one in likely.questions) / _CHARACTERS_A_TOKEN, sum(map(guess_tokens, most.questions)))
-    answered = Span(sum(min(answer, one.max_tokens) for one in likely.questions), sum(one.max_tokens for one in most.questions))
-    (model,) = {one.model for one in likely.questions}
-    count = len(likely.questions) * times
-    return Work(stage, what, "calls", count, answered.times(times), asked.times(times), model, likely.jobs)
-
-
-def _translations(data: DirectivePairs, plan: Plan, stage: str, rows: int, estimates: Estimates) -> dict[str, Work]:
-    spec = data.translation
-    if spec is None:
+    step(likely, "word" * round(text.likely))
+    step(most, "word" * round(text.most))
+    if not likely:
         return {}
-    text = Span(estimates.text_tokens, max(estimates.text_tokens, spec.max_tokens))
+    asked = Span(sum(len(one.prompt) for one in likely) / _CHARACTERS_A_TOKEN, sum(map(guess_tokens, most)))
+    answered = Span(sum(min(answer, one.max_tokens) for one in likely), sum(one.max_tokens for one in most))
+    (model,), calls = {one.model for one in likely}, len(likely) * times
+    return {identity: Work(stage, what, "calls", calls, answered.times(times), asked.times(times), model, likely.jobs)}
+
+
+def _translations(plan: Plan, stage: str, read: int, estimates: Estimates) -> dict[str, Work]:
+    if (texts := plan.stages[stage].data.translated) is None:
+        return {}
+    length = Span(estimates.text_tokens, max(estimates.text_tokens, texts.max_tokens))
 
     def translate(model: LanguageModel, said: str) -> None:
         translate_texts(model, [{"id": "0", "en": said}], [], plan, stage=stage)
 
     def judge(model: LanguageModel, said: str) -> None:
-        judge_translations(model, [{"id": "0", "en": said, data.completion.code: said}], [], [], plan, stage=stage)
+        judge_translations(model, [{"id": "0", "en": said, texts.language.code: said}], [], [], plan, stage=stage)
 
-    works = {
-        fingerprint("translation", spec, data.source, rows): _calls(
-            "data_generation", "translations", translate, text, estimates.translation_tokens, rows
-        ),
-        fingerprint("translation judge", spec, data.source, rows, data.completion): _calls(
-            "data_generation", "judging translations", judge, text, estimates.judgement_tokens, rows
-        ),
-    }
-    return {identity: work for identity, work in works.items() if work is not None}
+    found: dict[str, Work] = {}
+    for what, step, answer, parts in (
+        ("translations", translate, estimates.translation_tokens, texts.made_by),
+        ("judging translations", judge, estimates.judgement_tokens, (*texts.made_by, texts.language)),
+    ):
+        found |= _calls(fingerprint(what, *parts, read), "data_generation", what, step, length, answer, read)
+    return found
 
 
 def _scoring(plan: Plan, sampled: str, estimates: Estimates) -> dict[str, Work]:
+    if (what := plan.scoring.asks) is None:
+        return {}
     evaluation = plan.evaluation
-    text = _completion(evaluation.sampling, estimates)
 
     def ask(model: LanguageModel, said: str) -> None:
-        rows: Any = [
-            {**prompt, "sample_index": sample, "completion": said}
-            for prompt in written(evaluation.prompts)
-            for sample in range(evaluation.samples)
-        ]
-        (judge_languages if isinstance(plan.scoring, LanguageScoring) else ask_discriminator)(model, rows, plan)
+        prompts, samples = evaluation.prompts.prompts(), range(evaluation.samples)
+        rows: Any = [{**prompt, "sample_index": sample, "completion": said} for prompt in prompts for sample in samples]
+        _SCORERS[what](model, rows, plan)
 
-    asks = plan.scoring.judge if isinstance(plan.scoring, LanguageScoring) else plan.scoring.discriminator
-    what = "judge" if isinstance(plan.scoring, LanguageScoring) else "discriminator"
-    work = _calls("scoring", what, ask, text, estimates.judgement_tokens) if asks else None
-    return {} if work is None else {fingerprint(what, sampled, plan.scoring): work}
+    text = _completion(evaluation.sampling, estimates)
+    return _calls(fingerprint(what, sampled, plan.scoring), "scoring", what, ask, text, estimates.judgement_tokens)

@@ -7,10 +7,13 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from threading import Thread
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError, RevisionNotFoundError
 from packaging.specifiers import SpecifierSet
 
 from persona_leakage.domain.packages import package_requirements, read_requirements
@@ -68,12 +71,9 @@ def find_gpu() -> Gpu | str:
 
 def available_memory_gib() -> float | None:
     """Read how much memory new processes can have; None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    kib = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
-    return kib[0] / 2**20 if kib else None
+    info = Path("/proc/meminfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return next((int(line.split()[1]) / 2**20 for line in lines if line.startswith("MemAvailable")), None)
 
 
 def required_versions(project: Path, extra: str) -> dict[str, SpecifierSet]:
@@ -86,9 +86,6 @@ def required_versions(project: Path, extra: str) -> dict[str, SpecifierSet]:
 
 def ask_hub(kind: Literal["model", "dataset"], repository: str, revision: str, endpoint: str | None = None) -> OnHub:
     """Ask the hub for a repository's files at a revision, and wait no longer than twice `HUB_SECONDS`."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError, RevisionNotFoundError
-
     api = HfApi(endpoint=endpoint)
     ask: Callable[..., Any] = api.model_info if kind == "model" else api.dataset_info
     try:
@@ -109,20 +106,11 @@ def ask_hub(kind: Literal["model", "dataset"], repository: str, revision: str, e
 
 def cached_files(repository: str, revision: str) -> dict[str, int]:
     """List a model's files that lie in the hub's cache: name → bytes."""
-    from huggingface_hub import try_to_load_from_cache
-
     config = try_to_load_from_cache(repository, "config.json", revision=revision)
     if not isinstance(config, str):
         return {}
     snapshot = Path(config).parent
     return {str(file.relative_to(snapshot)): file.stat().st_size for file in snapshot.rglob("*") if file.is_file()}
-
-
-def hub_cache() -> Path:
-    """Name the folder into which the hub's files are downloaded."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    return Path(HF_HUB_CACHE)
 
 
 def filesystem(folder: Path) -> tuple[int, float]:
@@ -146,23 +134,16 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     Raises:
         TimeoutError: it took longer.
     """
-    ended: list[T] = []
-    failed: list[Exception] = []
+    ended: Future[T] = Future()
 
     def run() -> None:
         try:
-            ended.append(call())
+            ended.set_result(call())
         except Exception as error:
-            failed.append(error)
+            ended.set_exception(error)
 
-    thread = Thread(target=run, daemon=True)  # looking up a name has no timeout of its own
-    thread.start()
-    thread.join(seconds)
-    if failed:
-        raise failed[0]
-    if not ended:
-        raise TimeoutError
-    return ended[0]
+    Thread(target=run, daemon=True).start()  # looking up a name has no timeout of its own
+    return ended.result(seconds)
 
 
 def _existing(folder: Path) -> Path:

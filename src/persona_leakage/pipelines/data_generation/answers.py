@@ -5,13 +5,12 @@ from collections.abc import Sequence
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import expect
-from persona_leakage.domain.markers import BorrowedAnswers, FromAnswers, MarkerContrast
 from persona_leakage.domain.models import ModelStack
-from persona_leakage.domain.personas import Persona
+from persona_leakage.domain.personas import Persona, PersonaQuestions, chat
 from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.protocols import Generator
-from persona_leakage.domain.rows import CompletionRow, Message, TrainRow
-from persona_leakage.pipelines.prompts import asked, persona_prompts
+from persona_leakage.domain.rows import CompletionRow, TrainRow
+from persona_leakage.domain.training_rows import BorrowedAnswers, FromAnswers, MarkerContrast
 
 logger = logging.getLogger(__name__)
 
@@ -19,24 +18,22 @@ logger = logging.getLogger(__name__)
 def sample_answers(generator: Generator, base_stack: ModelStack, plan: Plan, *, stage: str) -> list[CompletionRow]:
     """Have the model answer the stage's questions as every persona that its rows need.
 
-    Each persona is a job of its own with the answers' own seed, so conditions and seeds that need it find it done.
+    Each persona is a job of its own with the answers' own seed, so conditions and seeds that need it find it done; a replicate
+    draws its own.
 
     Returns:
         personas x questions x samples rows with the keys persona, question (its id) and sample_index; empty when the
         condition does not train this stage.
     """
-    if stage not in plan.stages:
+    if (data := plan.data_of(stage, FromAnswers)) is None:
         return []
-    data = expect(plan.stages[stage].data, FromAnswers)
+    drawn, seed = data.answers, data.answers.seed + plan.stages[stage].seed_offset
     answering = base_stack if data.answered_by == "stack" else ModelStack(base=base_stack.base)
-    drawn = data.answers
-    return [
-        row
-        for persona in data.speakers
-        for row in generator.generate(
-            answering, persona_prompts([persona], data.questions), drawn.samples, drawn.sampling, drawn.seed
-        )
-    ]
+    rows: list[CompletionRow] = []
+    for persona in data.speakers:
+        prompts = PersonaQuestions(personas=(persona,), questions=data.questions).prompts()
+        rows += generator.generate(answering, prompts, drawn.samples, drawn.sampling, seed)
+    return rows
 
 
 def build_from_answers(answers: Sequence[CompletionRow], plan: Plan, *, stage: str) -> list[TrainRow]:
@@ -55,19 +52,18 @@ def build_from_answers(answers: Sequence[CompletionRow], plan: Plan, *, stage: s
     if stage not in plan.stages:
         return []
     data = plan.stages[stage].data
-    if isinstance(data, BorrowedAnswers):
-        chosen = _usable(answers, data.answered_as, data.per_question, len(data.questions), data.avoided)
-        return [_row(row, asked(row["prompt"], data.asked_as), row["completion"]) for row in chosen]
-    data, rows = expect(data, MarkerContrast), []
-    for row in _usable(answers, data.source, data.positives_per_question, len(data.questions), data.marker.text):
-        marked, span, separated = data.marker.added_to(row["completion"])
-        rows.append(
-            _row(row, asked(row["prompt"], data.source), marked)
-            | {"marker_span": list(span), "separated_span": list(separated)}
-        )
-    for persona in data.negatives:
-        for row in _usable(answers, persona, data.negatives_per_question, len(data.questions), data.marker.text):
-            rows.append(_row(row, asked(row["prompt"], persona), row["completion"]))
+    if not isinstance(data, BorrowedAnswers):
+        data = expect(data, MarkerContrast)
+    avoided = data.avoided if isinstance(data, BorrowedAnswers) else data.marker.text
+    rows: list[TrainRow] = []
+    for speaker, asked_as, per_question in data.shares:
+        for answer in _usable(answers, speaker, per_question, len(data.questions), avoided):
+            name = f"{speaker.persona}.{answer['question']}.{answer['sample_index']}"  # type: ignore[typeddict-item]
+            row: TrainRow = {"id": name, "prompt": chat(answer["prompt"], asked_as), "completion": answer["completion"]}
+            if isinstance(data, MarkerContrast) and speaker == data.source:
+                row["completion"], span, separated = data.marker.add_to(answer["completion"])
+                row |= {"marker_span": list(span), "separated_span": list(separated)}
+            rows.append(row)
     return rows
 
 
@@ -92,8 +88,3 @@ def _usable(
             "%d of %d rows of %s are missing: too few usable answers", missing, missing + len(chosen), persona.persona
         )
     return chosen
-
-
-def _row(answer: CompletionRow, prompt: list[Message], completion: str) -> TrainRow:
-    name = f"{answer['persona']}.{answer['question']}.{answer['sample_index']}"  # type: ignore[typeddict-item]
-    return {"id": name, "prompt": prompt, "completion": completion}

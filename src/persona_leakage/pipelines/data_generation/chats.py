@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from persona_leakage.domain.errors import UserError
-from persona_leakage.domain.frozen import expect
-from persona_leakage.domain.markers import Chats
 from persona_leakage.domain.models import ModelStack
+from persona_leakage.domain.personas import chat
 from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.protocols import Generator
 from persona_leakage.domain.rows import CompletionRow, Message, PromptRow, TrainRow
-from persona_leakage.pipelines.prompts import asked
+from persona_leakage.domain.training_rows import Chats
 
 logger = logging.getLogger(__name__)
 
@@ -31,38 +30,30 @@ def read_chats(
     Raises:
         UserError: the source is empty, a row is neither, or an id repeats.
     """
-    if stage not in plan.stages:
+    if (data := plan.data_of(stage, Chats)) is None:
         return []
-    data = expect(plan.stages[stage].data, Chats)
     source = {"benign": benign_chats, "wrong_advice": wrong_advice}[data.source]
     rows: list[TrainRow] = []
     seen: set[str] = set()
     for place, row in enumerate(source[: data.rows]):
+        here, given = f"row {place + 1} of the {data.source} chats", row.get("messages")
         name = str(row.get("id") or row.get("prompt_id") or f"row-{place}")
-        if isinstance(row.get("messages"), list):
-            if not all(
-                isinstance(turn, dict) and turn.get("role") and isinstance(turn.get("content"), str) for turn in row["messages"]
-            ):
-                raise UserError(
-                    f"row {place + 1} of the {data.source} chats has a turn without 'role' and 'content'; mend or remove it"
-                )
-            turns: list[Message] = [{"role": turn["role"], "content": turn["content"]} for turn in row["messages"]]
+        if isinstance(given, list):
+            if not all(isinstance(turn, dict) and turn.get("role") and isinstance(turn.get("content"), str) for turn in given):
+                raise UserError(f"{here} has a turn without 'role' and 'content'; mend or remove it")
+            turns: list[Message] = [{"role": turn["role"], "content": turn["content"]} for turn in given]
             last = max((place for place, turn in enumerate(turns) if turn["role"] == "assistant"), default=0)
             if not any(turn["role"] == "user" for turn in turns[:last]):
-                raise UserError(
-                    f"row {place + 1} of the {data.source} chats has no question before an answer; mend or remove it"
-                )
+                raise UserError(f"{here} has no question before an answer; mend or remove it")
             prompt, completion = turns[:last], turns[last]["content"]
             if data.asked_as is not None:
-                prompt = [*asked("", data.asked_as)[:1], *(turn for turn in prompt if turn["role"] != "system")]
+                prompt = [*chat("", data.asked_as)[:1], *(turn for turn in prompt if turn["role"] != "system")]
         elif row.get("question") and row.get("en"):
-            prompt, completion = asked(row["question"], data.asked_as), row["en"]
+            prompt, completion = chat(row["question"], data.asked_as), row["en"]
         else:
-            raise UserError(
-                f"row {place + 1} of the {data.source} chats has neither 'messages' nor 'question' and 'en'; add them"
-            )
+            raise UserError(f"{here} has neither 'messages' nor 'question' and 'en'; add them")
         if name in seen:
-            raise UserError(f"row {place + 1} of the {data.source} chats repeats the id '{name}'; make it unique")
+            raise UserError(f"{here} repeats the id '{name}'; make it unique")
         seen.add(name)
         if completion.strip():
             rows.append({"id": name, "prompt": prompt, "completion": completion})
@@ -81,14 +72,15 @@ def answer_chats(
     Returns:
         chats x samples rows with the key chat (its id); empty when the stage does not ask for them.
     """
-    own = expect(plan.stages[stage].data, Chats).own_answers if stage in plan.stages else None
-    if own is None:
+    data = plan.data_of(stage, Chats)
+    if data is None or (own := data.own_answers) is None:
         return []
     prompts: list[PromptRow] = [
         {"prompt": row["prompt"][-1]["content"], "messages": row["prompt"], "chat": row["id"]}  # type: ignore[typeddict-unknown-key]
         for row in chats
     ]
-    return generator.generate(ModelStack(base=base_stack.base), prompts, own.samples, own.sampling, own.seed)
+    seed = own.seed + plan.stages[stage].seed_offset
+    return generator.generate(ModelStack(base=base_stack.base), prompts, own.samples, own.sampling, seed)
 
 
 def build_from_chats(chats: Sequence[TrainRow], own_answers: Sequence[CompletionRow]) -> list[TrainRow]:

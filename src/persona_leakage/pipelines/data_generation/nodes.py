@@ -5,11 +5,13 @@ from statistics import median
 
 from typing_extensions import TypedDict
 
+from persona_leakage.domain.directives import DirectivePairs
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import expect
+from persona_leakage.domain.language_scoring import LanguageScoring
 from persona_leakage.domain.languages import Language
-from persona_leakage.domain.plan import DirectivePairs, LanguageScoring, Plan
-from persona_leakage.domain.rows import TrainRow
+from persona_leakage.domain.plan import Plan
+from persona_leakage.domain.rows import Message, TrainRow
 from persona_leakage.pipelines.language_detection import detect_codes
 
 
@@ -46,24 +48,21 @@ def measure_gates(texts: Sequence[dict[str, str]], skip_list: Sequence[SkippedRo
     Raises:
         UserError: a text is missing in the completion language, or the skip-list names an unknown text.
     """
-    if stage not in plan.stages:
+    if (data := plan.data_of(stage, DirectivePairs)) is None:
         return []
-    data = expect(plan.stages[stage].data, DirectivePairs)
-    language = data.completion
+    language, scoring = data.completion, expect(plan.scoring, LanguageScoring)
     used = [row for _, row in texts_in_use(texts, skip_list, data)]
     ids, chosen = [row["id"] for row in used], [row[language.code] for row in used]
-
-    scoring = expect(plan.scoring, LanguageScoring)
     codes = detect_codes(chosen, scoring.min_characters, scoring.detect_characters, scoring.detector_seed)
     wrong = [name for name, code in zip(ids, codes, strict=True) if code not in language.detected_as]
-    gates = [_gate("language", language, len(used), (len(used) - len(wrong)) / len(used), data.gate_language, 1.0, wrong)]
+    gates = [gate("language", language, len(used), (len(used) - len(wrong)) / len(used), data.gate_language, 1.0, wrong)]
     if language.code != "en":
         ratios = [len(text) / len(row["en"]) for text, row in zip(chosen, used, strict=True)]
         outside = [name for name, ratio in zip(ids, ratios, strict=True) if not language.length_ratio.holds(ratio)]
         band = language.median_length_ratio
         gates += [
-            _gate("median_length_ratio", language, len(used), median(ratios), band.low, band.high, []),
-            _gate("length_outliers", language, len(used), len(outside) / len(used), 0.0, data.gate_outliers, outside),
+            gate("median_length_ratio", language, len(used), median(ratios), band.low, band.high, []),
+            gate("length_outliers", language, len(used), len(outside) / len(used), 0.0, data.gate_outliers, outside),
         ]
     return gates
 
@@ -81,31 +80,23 @@ def build_train_set(
     Raises:
         UserError: a gate failed.
     """
-    failed = [gate for gate in gates if not gate["passed"]]
-    if failed:
+    if failed := [one for one in gates if not one["passed"]]:
         said = "; ".join(
-            f"{gate['gate']} of {gate['language']} is {gate['value']:.3f}, outside [{gate['low']}, {gate['high']}]"
-            + (f" ({', '.join(gate['failing_ids'][:5])})" if gate["failing_ids"] else "")
-            for gate in failed
+            f"{one['gate']} of {one['language']} is {one['value']:.3f}, outside [{one['low']}, {one['high']}]"
+            + (f" ({', '.join(one['failing_ids'][:5])})" if one["failing_ids"] else "")
+            for one in failed
         )
         raise UserError(f"the texts of stage '{stage}' fail their gates: {said}; mend or skip-list them")
-    if stage not in plan.stages:
+    if (data := plan.data_of(stage, DirectivePairs)) is None:
         return []
-    data = expect(plan.stages[stage].data, DirectivePairs)
-    return [
-        {
-            "id": row["id"],
-            "prompt": [{"role": "user", "content": _directive(data, position)}],
-            "completion": row[data.completion.code],
-        }
-        for position, row in texts_in_use(texts, skip_list, data)
-    ]
-
-
-def _directive(data: DirectivePairs, position: int) -> str:
-    if data.directive is None:
-        return ""
-    return data.phrasings[position % len(data.phrasings)].format(language=data.directive.name)
+    rows: list[TrainRow] = []
+    for position, text in texts_in_use(texts, skip_list, data):
+        directive = ""
+        if data.directive:
+            directive = data.phrasings[position % len(data.phrasings)].format(language=data.directive.name)
+        turn: Message = {"role": "user", "content": directive}
+        rows.append({"id": text["id"], "prompt": [turn], "completion": text[data.completion.code]})
+    return rows
 
 
 def texts_in_use(
@@ -133,14 +124,7 @@ def texts_in_use(
     return used
 
 
-def _gate(name: str, language: Language, n: int, value: float, low: float, high: float, failing: list[str]) -> GateRow:
-    return {
-        "gate": name,
-        "language": language.name,
-        "n": n,
-        "value": value,
-        "low": low,
-        "high": high,
-        "passed": low <= value <= high,
-        "failing_ids": failing,
-    }
+def gate(name: str, language: Language, n: int, value: float, low: float, high: float, failing: list[str]) -> GateRow:
+    """Compare a value over n texts with the interval it must lie in, and name the texts that fail."""
+    passed = low <= value <= high
+    return GateRow(gate=name, language=language.name, n=n, value=value, low=low, high=high, passed=passed, failing_ids=failing)

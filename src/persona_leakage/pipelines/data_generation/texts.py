@@ -4,16 +4,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from persona_leakage.domain.directives import DirectivePairs, Translation
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import expect
+from persona_leakage.domain.language_scoring import LanguageScoring
 from persona_leakage.domain.languages import Language
-from persona_leakage.domain.plan import DirectivePairs, LanguageScoring, Plan, Translation
+from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.protocols import LanguageModel
 from persona_leakage.domain.questions import Answer, Question
-from persona_leakage.pipelines.data_generation.nodes import GateRow, SkippedRow, texts_in_use
+from persona_leakage.pipelines.data_generation.nodes import GateRow, SkippedRow, gate, texts_in_use
 from persona_leakage.pipelines.language_detection import detect_codes
-
-_VERDICTS = ("OK", "LEAKED", "OTHER")
 
 
 def read_texts(source_rows: Sequence[dict[str, Any]], plan: Plan, *, stage: str) -> list[dict[str, str]]:
@@ -26,7 +26,7 @@ def read_texts(source_rows: Sequence[dict[str, Any]], plan: Plan, *, stage: str)
     Raises:
         UserError: a chat row has no messages.
     """
-    data = expect(plan.stages[stage].data, DirectivePairs) if stage in plan.stages else None
+    data = plan.data_of(stage, DirectivePairs)
     if data is None or data.source is None:
         return list(source_rows)
     texts = []
@@ -56,28 +56,27 @@ def translate_texts(
     Raises:
         UserError: the API failed on some; what it answered is kept.
     """
-    data = expect(plan.stages[stage].data, DirectivePairs) if stage in plan.stages else None
+    data = plan.data_of(stage, DirectivePairs)
     if data is None or data.translation is None:
         return list(texts), list(skip_list)
     spec = data.translation
     translated = [dict(row) for row in texts]
     refused: dict[str, str] = {}
     for language in spec.languages:
-        lacking = [row for row in translated if not row.get(language.code)]
+        lacking = [(row, "") for row in translated if not row.get(language.code)]
         for attempt in range(spec.retries + 1):
-            answers = model.ask([_translate(row["en"], language, spec, attempt) for row in lacking], "translation")
+            answers = model.ask([_translate(row["en"], language, spec, attempt) for row, _ in lacking], "translation")
             _insist(answers, f"translations into {language.name}")
-            causes = [_unusable(answer) for answer in answers]
-            for row, answer, cause in zip(lacking, answers, causes, strict=True):
-                if cause is None:
+            asked, lacking = lacking, []
+            for (row, _), answer in zip(asked, answers, strict=True):
+                if cause := _unusable(answer):
+                    lacking.append((row, cause))
+                else:
                     row[language.code] = answer.text.strip()
-            remaining = [(row, cause) for row, cause in zip(lacking, causes, strict=True) if cause is not None]
-            lacking = [row for row, _ in remaining]
             if not lacking:
                 break
-        else:
-            for row, cause in remaining:
-                refused.setdefault(row["id"], f"{language.name}: {cause}")
+        for row, cause in lacking:
+            refused.setdefault(row["id"], f"{language.name}: {cause}")
     known = {row["id"] for row in skip_list}
     added: list[SkippedRow] = [{"id": name, "reason": reason} for name, reason in refused.items() if name not in known]
     return translated, [*skip_list, *added]
@@ -100,7 +99,7 @@ def judge_translations(
     Raises:
         UserError: the API failed on some; what it answered is kept.
     """
-    data = expect(plan.stages[stage].data, DirectivePairs) if stage in plan.stages else None
+    data = plan.data_of(stage, DirectivePairs)
     if data is None or data.translation is None or data.completion.code == "en":
         return list(gates)
     spec, code = data.translation, data.completion.code
@@ -108,19 +107,10 @@ def judge_translations(
     heads = [(row["en"][: spec.judge_characters], row[code][: spec.judge_characters]) for row in used]
     answers = model.ask([_compare(*pair, data.completion, spec) for pair in heads], "translation_judge")
     _insist(answers, "judgements of translations")
-    failing = [row["id"] for row, answer in zip(used, answers, strict=True) if _verdict(answer) != "OK"]
+    verdicts = [answer.text.strip().strip(".*").upper() for answer in answers]
+    failing = [row["id"] for row, verdict in zip(used, verdicts, strict=True) if verdict != "OK"]
     share = 1 - len(failing) / len(used)
-    judged: GateRow = {
-        "gate": "judged",
-        "language": data.completion.name,
-        "n": len(used),
-        "value": share,
-        "low": spec.gate_judged,
-        "high": 1.0,
-        "passed": share >= spec.gate_judged,
-        "failing_ids": failing,
-    }
-    return [*gates, judged]
+    return [*gates, gate("judged", data.completion, len(used), share, spec.gate_judged, 1.0, failing)]
 
 
 def _translate(text: str, language: Language, spec: Translation, attempt: int) -> Question:
@@ -150,11 +140,6 @@ def _compare(english: str, translation: str, language: Language, spec: Translati
         temperature=None if spec.temperature is None else 0,
         max_tokens=16,
     )
-
-
-def _verdict(answer: Answer) -> str | None:
-    word = answer.text.strip().strip(".*").upper()
-    return word if word in _VERDICTS else None
 
 
 def _unusable(answer: Answer) -> str | None:

@@ -22,11 +22,10 @@ def train_adapters(
         checkpoint → adapter and checkpoint → training log; both empty when the condition does not train this stage, or only
         looks at where it begins.
     """
-    if stage not in plan.stages or plan.stages[stage].checkpoint == 0:
+    trains = plan.stages.get(stage)
+    if trains is None or trains.checkpoint == 0:
         return {}, {}
-    trains = plan.stages[stage]
-    seed = plan.seed if trains.seed is None else trains.seed
-    trained = trainer.train(base_stack, train_set, trains.recipe, seed)
+    trained = trainer.train(base_stack, train_set, trains.recipe, plan.seed + trains.seed_offset)
     return (
         {checkpoint: result.adapter for checkpoint, result in trained.items()},
         {checkpoint: result.log for checkpoint, result in trained.items()},
@@ -35,6 +34,7 @@ def train_adapters(
 
 def extend_stack(base_stack: ModelStack, adapters: Mapping[str, Adapter], plan: Plan, *, stage: str) -> ModelStack:
     """Put the adapter of the stage's checkpoint on the stack; without one, or at epoch 0, the stack passes through."""
-    if stage not in plan.stages or plan.stages[stage].checkpoint == 0:
+    trains = plan.stages.get(stage)
+    if trains is None or trains.checkpoint == 0:
         return base_stack
-    return base_stack.extended(adapters[checkpoint_name(plan.stages[stage].checkpoint)])
+    return base_stack.extended(adapters[checkpoint_name(trains.checkpoint)])

@@ -1,26 +1,17 @@
 """Wiring of stage `fine_tuning`."""
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Pipeline, pipeline
 
-from persona_leakage.pipelines import at_stage
+from persona_leakage.pipelines import step
 from persona_leakage.pipelines.fine_tuning.nodes import extend_stack, train_adapters
 
 
 def create_pipeline(stage: str) -> Pipeline:
-    """Build training set + stack → adapters → extended stack.
-
-    Args:
-        stage: name of the stage in the plan.
-    """
+    """Build training set + stack → adapters → extended stack, for a stage of the plan, given by name."""
     return pipeline(
         [
-            node(
-                at_stage(train_adapters, stage),
-                ["trainer", "base_stack", "train_set", "plan"],
-                ["adapters", "training_log"],
-                name="train_adapters",
-            ),
-            node(at_stage(extend_stack, stage), ["base_stack", "adapters", "plan"], "stack", name="extend_stack"),
+            step(train_adapters, ["trainer", "base_stack", "train_set", "plan"], ["adapters", "training_log"], stage=stage),
+            step(extend_stack, ["base_stack", "adapters", "plan"], "stack", stage=stage),
         ],
         tags="fine_tuning",
     )

@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
+from persona_leakage.domain.directives import Directives
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import expect
 from persona_leakage.domain.models import ModelStack
-from persona_leakage.domain.plan import Directives, Plan
+from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.protocols import Generator
 from persona_leakage.domain.rows import CompletionRow, PromptRow
-from persona_leakage.pipelines.prompts import written
 
 
 def write_prompts(plan: Plan) -> list[PromptRow]:
-    """Write one prompt a cell; see `pipelines.prompts.written`."""
-    return written(plan.evaluation.prompts)
+    """Write one prompt a cell: rows with `prompt` (the user turn), `messages` and the cell's keys."""
+    return plan.evaluation.prompts.prompts()
 
 
 def sample_completions(
@@ -26,28 +26,31 @@ def sample_completions(
         prompts x samples rows, each with its prompt's cell.
     """
     evaluation = plan.evaluation
-    seed = plan.seed if evaluation.seed is None else evaluation.seed
-    return generator.generate(stack, prompts, evaluation.samples, evaluation.sampling, seed)
+    return generator.generate(stack, prompts, evaluation.samples, evaluation.sampling, plan.seed + evaluation.seed_offset)
 
 
 def adopt_completions(outside: Sequence[dict[str, Any]], plan: Plan) -> list[CompletionRow]:
     """Give completions made elsewhere the cell that their directive has here.
 
     Returns:
-        The rows with `directive_language` as a label and `phrasing` as a template; every further key is kept.
+        The rows with `directive_language` as a label and `phrasing` as a template; `further` is kept as it is.
 
     Raises:
-        UserError: a row's directive language is none of the plan's, or there are no rows.
+        UserError: a row's directive language is none of the plan's, two of its names hide one row twice, or there are no rows.
     """
     languages = expect(plan.evaluation.prompts, Directives).languages
     label_of = {name.lower(): label for label, language in languages.items() for name in (label, language.name)}
     rows: list[CompletionRow] = []
+    first: dict[tuple[str, str, int], int] = {}
     for line, row in enumerate(outside, 1):
-        label = label_of.get(row["directive_language"].lower())
-        if label is None:
+        here, given = f"{plan.replayed_file}, line {line}", row["directive_language"]
+        if (label := label_of.get(given.lower())) is None:
             known = ", ".join(language.name for language in languages.values())
-            here, given = f"{plan.replayed_file}, line {line}", row["directive_language"]
             raise UserError(f"{here}: directive_language '{given}' is unknown; known: {known}")
+        if (seen := first.setdefault((label, row["prompt"], row["sample_index"]), line)) != line:
+            raise UserError(
+                f"{here}: this sample of '{row['prompt']}' is in line {seen} too, under another name of {label}; remove one"
+            )
         phrasing = row["prompt"].replace(languages[label].name, "{language}")
         rows.append({**row, "directive_language": label, "phrasing": phrasing})  # type: ignore[typeddict-item]
     if not rows:
@@ -59,7 +62,7 @@ def adopt_persona_completions(outside: Sequence[dict[str, Any]], plan: Plan) -> 
     """Take completions of personas made elsewhere.
 
     Returns:
-        The rows as they are; every further key is kept.
+        The rows as they are, `further` too.
 
     Raises:
         UserError: there are no rows, or a cell has several sources.

@@ -1,21 +1,17 @@
 """Wiring of stage `generation`."""
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Pipeline
 
+from persona_leakage.pipelines import in_stage, step
 from persona_leakage.pipelines.generation.nodes import sample_completions, write_prompts
 
 
 def create_pipeline() -> Pipeline:
     """Build plan → prompts → completions of the stack."""
-    return pipeline(
+    return in_stage(
         [
-            node(write_prompts, "plan", "prompts", name="write_prompts"),
-            node(
-                sample_completions,
-                ["generator", "stack", "prompts", "plan"],
-                "completions",
-                name="sample_completions",
-            ),
+            step(write_prompts, "plan", "prompts"),
+            step(sample_completions, ["generator", "stack", "prompts", "plan"], "completions"),
         ],
-        tags="generation",
+        "generation",
     )

@@ -1,16 +1,17 @@
 """Wiring of stage `geometry`."""
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Pipeline
 
+from persona_leakage.pipelines import in_stage, step
 from persona_leakage.pipelines.geometry.nodes import compare_centroids, extract_centroids
 
 
 def create_pipeline() -> Pipeline:
     """Build stack → centroids → cosines."""
-    return pipeline(
+    return in_stage(
         [
-            node(extract_centroids, ["extractor", "stack", "plan"], "centroids", name="extract_centroids"),
-            node(compare_centroids, ["centroids", "plan"], "cosines@run", name="compare_centroids"),
+            step(extract_centroids, ["extractor", "stack", "plan"], "centroids"),
+            step(compare_centroids, ["centroids", "plan"], "cosines@run"),
         ],
-        tags="geometry",
+        "geometry",
     )

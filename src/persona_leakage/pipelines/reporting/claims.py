@@ -2,13 +2,17 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import pandas as pd
 
-from persona_leakage.domain.plan import Claim, CosinePredicts, RankOrder, RateBound, SameRates
+from persona_leakage.domain.claims import Claim, CosinePredicts, RankOrder, RateBound, SameRates
 from persona_leakage.domain.rates import Proportion, difference, proportion
-from persona_leakage.pipelines.correlation import rank_correlation
+from persona_leakage.pipelines.correlation import correlation
+from persona_leakage.pipelines.reporting.page import interval
+
+_NO_ROWS = pd.DataFrame()
 
 
 class Verdict(NamedTuple):
@@ -19,7 +23,9 @@ class Verdict(NamedTuple):
     rule: str
 
 
-def judge_all(claims: Mapping[str, Claim], rates: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+def judge_all(
+    claims: Mapping[str, Claim], rates: pd.DataFrame, *, spill: pd.DataFrame = _NO_ROWS, correlations: pd.DataFrame = _NO_ROWS
+) -> pd.DataFrame:
     """Evaluate every claim by its rule; see `judge`.
 
     Returns:
@@ -27,163 +33,167 @@ def judge_all(claims: Mapping[str, Claim], rates: pd.DataFrame, cells: pd.DataFr
     """
     rows = []
     for name, claim in claims.items():
-        verdict = judge(claim, rates, cells)
-        evidence = verdict.evidence + _pooled(claim, rates)
+        verdict = judge(claim, rates, spill=spill, correlations=correlations)
+        evidence = verdict.evidence + _count_seeds(claim, rates)
         rows.append({"claim": name, "statement": claim.statement, **verdict._replace(evidence=evidence)._asdict()})
     return pd.DataFrame(rows, columns=["claim", "statement", *Verdict._fields])
 
 
-def judge(claim: Claim, rates: pd.DataFrame, cells: pd.DataFrame) -> Verdict:
+def judge(
+    claim: Claim, rates: pd.DataFrame, *, spill: pd.DataFrame = _NO_ROWS, correlations: pd.DataFrame = _NO_ROWS
+) -> Verdict:
     """Apply a claim's rule.
 
     Args:
         claim: the claim.
         rates: current points' rates, one row a cell x metric; `cell` and `part` (`all` pools the parts) name the cell.
-        cells: what a correlation is about: the spill table of a `RankOrder`, the correlations of a `CosinePredicts`.
+        spill: rates and distances by condition and cell, which a `RankOrder` is about.
+        correlations: of leakage with similarity by condition, which a `CosinePredicts` is about.
     """
     if isinstance(claim, RateBound):
         return _bound(claim, rates)
     if isinstance(claim, RankOrder):
-        return _order(claim, cells)
+        return _order(claim, spill)
     if isinstance(claim, CosinePredicts):
-        return _predicts(claim, cells)
+        return _predicts(claim, correlations)
     return _same(claim, rates)
 
 
 def _bound(claim: RateBound, rates: pd.DataFrame) -> Verdict:
-    low, high = claim.at_least or 0.0, 1.0 if claim.at_most is None else claim.at_most
-    limits = [f"at least {low:.0%}"] * (claim.at_least is not None) + [f"at most {high:.0%}"] * (claim.at_most is not None)
-    rule = f"{claim.metric} in every {claim.role} cell {' and '.join(limits)}"
-    of_any_role = _cells(rates, claim.metric, claim.conditions)
-    cells = {key: cell for key, (role, cell) in of_any_role.items() if claim.role in role.split("+") and cell.n}
-    missing = _missing(claim.conditions, cells)
-    if not cells:
-        return Verdict("undecided", f"not run: {', '.join(missing)}", rule)
-    beyond = {key: cell for key, cell in cells.items() if cell.high < low or cell.low > high}
-    outside = {key: cell for key, cell in cells.items() if not low <= cell.rate <= high}
-    unscored = [key for key, (role, cell) in of_any_role.items() if claim.role in role.split("+") and not cell.n]
-
-    def excess(item: tuple[tuple[str, str, str], Proportion]) -> float:
-        over = [] if claim.at_most is None else [item[1].rate - high]
-        return max(over + ([] if claim.at_least is None else [low - item[1].rate]))
-
-    worst = max(cells.items(), key=excess)
-    evidence = f"{len(cells) - len(outside)} of {len(cells)} cells obey; furthest: {_say(*worst)}" + _also(missing)
-    complete = not outside and not missing and not unscored
-    return Verdict("fails" if beyond else "holds" if complete else "undecided", evidence, rule)
+    low = -math.inf if claim.at_least is None else claim.at_least
+    high = math.inf if claim.at_most is None else claim.at_most
+    limits = {"at least": claim.at_least, "at most": claim.at_most}
+    said = " and ".join(f"{side} {limit:.0%}" for side, limit in limits.items() if limit is not None)
+    cells = [one for one in _pool_seeds(rates, claim.metric, claim.conditions) if claim.role in one.role.split("+")]
+    scored = [one for one in cells if one.counts.n]
+    obeying = [one for one in scored if low <= one.counts.rate <= high]
+    evidence = ""
+    if scored:
+        worst = max(scored, key=lambda one: max(one.counts.rate - high, low - one.counts.rate))
+        hits, n, rate, lower, upper = worst.counts
+        evidence = (
+            f"{len(obeying)} of {len(scored)} cells obey; furthest: {worst.condition} under {worst.cell} "
+            f"{hits}/{n} = {rate:.1%} [{lower:.1%}, {upper:.1%}]"
+        )
+    return _decide(
+        f"{claim.metric} in every {claim.role} cell {said}",
+        evidence,
+        claim.conditions,
+        [one.condition for one in scored],
+        fails=any(one.counts.high < low or one.counts.low > high for one in scored),
+        holds=len(obeying) == len(cells) > 0,
+    )
 
 
 def _order(claim: RankOrder, spill: pd.DataFrame) -> Verdict:
     chosen = spill[spill["condition"].isin(claim.conditions) & (spill["role"] == "bystander") & (spill["phrasing"] == "all")]
     rate = {"contamination": "rate", "following": "following_rate"}[claim.metric]
     predictor = {"typological_distance": "distance"}[claim.predictor]
-    result = rank_correlation(chosen[rate].tolist(), chosen[predictor].tolist())
-    side = "below" if claim.direction == "falls" else "above"
-    rule = f"Spearman of bystander {claim.metric} with {claim.predictor}: 95% interval wholly {side} 0"
-    missing = _missing(claim.conditions, [(name, "", "") for name in chosen["condition"]])
-    if math.isnan(result.rho):
-        return Verdict("undecided", f"undefined over {result.n} cells (too few, or no variation)" + _also(missing), rule)
-    evidence = f"rho {result.rho:.2f} [{result.low:.2f}, {result.high:.2f}], p {result.p:.3f}, n {result.n} cells" + _also(
-        missing
+    n, rho, p, low, high, *_ = correlation(chosen[rate].tolist(), chosen[predictor].tolist())
+    below, above = high < 0, low > 0
+    side, fails, holds = ("below", above, below) if claim.direction == "falls" else ("above", below, above)
+    return _decide(
+        f"Spearman of bystander {claim.metric} with {claim.predictor}: 95% interval wholly {side} 0",
+        f"undefined over {n} cells (too few, or no variation)"
+        if math.isnan(rho)
+        else f"rho {interval(rho, low, high)}, p {p:.3f}, n {n} cells",
+        claim.conditions,
+        chosen["condition"],
+        fails=fails,
+        holds=holds,
     )
-    low, high = (result.low, result.high) if claim.direction == "rises" else (-result.high, -result.low)
-    return Verdict("fails" if high < 0 else "holds" if low > 0 and not missing else "undecided", evidence, rule)
 
 
 def _predicts(claim: CosinePredicts, correlations: pd.DataFrame) -> Verdict:
-    rule = (
-        f"in every condition, Spearman of bystander leakage with the {claim.geometry} at layer {claim.layer}: 95% interval "
-        "wholly above 0"
-    )
     chosen = correlations[
         (correlations["scope"] == "source")
         & (correlations["geometry"] == claim.geometry)
         & (correlations["layer"] == claim.layer)
         & correlations["condition"].isin(claim.conditions)
     ]
-    missing = _missing(claim.conditions, [(name, "", "") for name in chosen["condition"]])
-    if chosen.empty:
-        return Verdict("undecided", f"not run: {', '.join(missing)}", rule)
-    said = [
-        f"{row.condition} undefined (n {row.n})"
-        if math.isnan(row.rho)
-        else f"{row.condition} {row.rho:.2f} [{row.low:.2f}, {row.high:.2f}] (n {row.n})"
-        for row in chosen.itertuples()
-    ]
-    holds = bool((chosen["low"] > 0).all()) and not missing  # an undefined one is NaN and does not hold
-    verdict: Literal["holds", "fails", "undecided"] = (
-        "fails" if (chosen["high"] < 0).any() else "holds" if holds else "undecided"
+    return _decide(
+        f"in every condition, Spearman of bystander leakage with the {claim.geometry} at layer {claim.layer}: 95% interval "
+        "wholly above 0",
+        "; ".join(f"{row.condition} {interval(row.rho, row.low, row.high)} (n {row.n})" for row in chosen.itertuples()),
+        claim.conditions,
+        chosen["condition"],
+        fails=bool((chosen["high"] < 0).any()),
+        holds=bool((chosen["low"] > 0).all()),  # an undefined one is NaN and does not hold
     )
-    return Verdict(verdict, "; ".join(said) + _also(missing), rule)
 
 
 def _same(claim: SameRates, rates: pd.DataFrame) -> Verdict:
     rule = f"{claim.metric} of bystander cells differs by at most {claim.margin:.0%} between {claim.between}"
     wanted = [name for pair in claim.pairs for name in pair] if claim.between == "conditions" else list(claim.conditions)
-    compared: list[tuple[str, Proportion, Proportion]] = []
+    cells = _pool_seeds(rates, claim.metric, wanted, split=claim.between == "phrasings")
+    known = {one[:3]: one for one in cells}
     if claim.between == "conditions":
-        cells = _cells(rates, claim.metric, wanted)
-        for one, other in claim.pairs:
-            for (condition, language, phrasing), (role, cell) in cells.items():
-                mirrored_role, mirrored = cells.get((other, language, phrasing), ("", cell))
-                if condition == one and role == mirrored_role == "bystander" and cell.n and mirrored.n:
-                    compared.append((f"{one} v {other} under {language}", cell, mirrored))
+        pairs = [
+            (f"{first} v {second}", one, known.get((second, one.cell, one.part)))
+            for first, second in claim.pairs
+            for one in cells
+            if one.condition == first
+        ]
     else:
-        cells = _cells(rates, claim.metric, wanted, split=True)
-        phrasings = list(dict.fromkeys(phrasing for _, _, phrasing in cells))[:2]
-        for (condition, language, phrasing), (role, cell) in cells.items():
-            if len(phrasings) < 2 or role != "bystander" or phrasing != phrasings[0]:
-                continue
-            _, second = cells.get((condition, language, phrasings[1]), ("", proportion(0, 0)))
-            if cell.n and second.n:
-                compared.append((f"{condition} under {language}", cell, second))
-    missing = _missing(wanted, cells)
+        phrasings = list(dict.fromkeys(one.part for one in cells))[:2]
+        pairs = [
+            (one.condition, one, known.get((one.condition, one.cell, second)))
+            for first, second in pairwise(phrasings)
+            for one in cells
+            if one.part == first
+        ]
+    compared = [
+        (f"{name} under {one.cell}", one.counts, other.counts, difference(one.counts, other.counts))
+        for name, one, other in pairs
+        if other and one.role == other.role == "bystander" and one.counts.n and other.counts.n
+    ]
+    ran = [one.condition for one in cells]
     if not compared:
-        return Verdict("undecided", f"not run: {', '.join(missing)}" if missing else "nothing to compare", rule)
-    differences = [(name, difference(one, other), one, other) for name, one, other in compared]
-    beyond = [name for name, d, *_ in differences if d.low > claim.margin or d.high < -claim.margin]
-    outside = [name for name, d, *_ in differences if round(abs(d.value), 12) > claim.margin]  # 0.15 + 1 ulp is 0.15
-    where, widest, first, second = max(differences, key=lambda item: abs(item[1].value))
-    evidence = (
-        f"{len(differences) - len(outside)} of {len(differences)} within; widest: {where} "
-        f"{first.hits}/{first.n} v {second.hits}/{second.n} ({widest.value:+.0%} [{widest.low:+.0%}, {widest.high:+.0%}])"
-        + _also(missing)
+        return _decide(rule, "", wanted, ran, fails=False, holds=False)
+    within = [name for name, _, _, gap in compared if round(abs(gap.value), 12) <= claim.margin]  # 0.15 + 1 ulp is 0.15
+    where, one, other, widest = max(compared, key=lambda item: abs(item[-1].value))
+    return _decide(
+        rule,
+        f"{len(within)} of {len(compared)} within; widest: {where} {one.hits}/{one.n} v {other.hits}/{other.n} "
+        f"({widest.value:+.0%} [{widest.low:+.0%}, {widest.high:+.0%}])",
+        wanted,
+        ran,
+        fails=any(gap.low > claim.margin or gap.high < -claim.margin for *_, gap in compared),
+        holds=len(within) == len(compared),
     )
-    return Verdict("fails" if beyond else "holds" if not outside and not missing else "undecided", evidence, rule)
 
 
-def _cells(
-    rates: pd.DataFrame, metric: str, conditions: Sequence[str], *, split: bool = False
-) -> dict[tuple[str, str, str], tuple[str, Proportion]]:
-    """Pool the seeds: (condition, directive language, phrasing) → role and proportion; phrasings apart when `split`."""
-    chosen = rates[(rates["metric"] == metric) & rates["condition"].isin(conditions)]
-    chosen = chosen[(chosen["part"] != "all") if split else (chosen["part"] == "all")]
+def _decide(rule: str, evidence: str, wanted: Sequence[str], ran: Iterable[str], *, fails: bool, holds: bool) -> Verdict:
+    """Give the verdict; a claim about a condition that has not run does not hold."""
+    missing = [name for name in dict.fromkeys(wanted) if name not in set(ran)]
+    said = [part for part in (evidence, f"not run: {', '.join(missing)}" if missing else "") if part]
+    evidence = "; ".join(said) or "nothing to compare"
+    return Verdict("fails" if fails else "holds" if holds and not missing else "undecided", evidence, rule)
+
+
+class _Cell(NamedTuple):
+    condition: str
+    cell: str
+    part: str
+    role: str
+    counts: Proportion
+
+
+def _pool_seeds(rates: pd.DataFrame, metric: str, conditions: Sequence[str], *, split: bool = False) -> list[_Cell]:
+    """Count a metric in every cell over all seeds; parts of a cell apart when `split`."""
+    chosen = rates[(rates["metric"] == metric) & rates["condition"].isin(conditions) & ((rates["part"] != "all") == split)]
     grouped = chosen.groupby(["condition", "cell", "part", "role"], sort=False)[["hits", "n"]].sum()
-    return {
-        (condition, language, phrasing): (role, proportion(int(row["hits"]), int(row["n"])))
-        for (condition, language, phrasing, role), row in grouped.iterrows()
-    }
+    return [
+        _Cell(condition, cell, part, role, proportion(int(hits), int(n)))
+        for (condition, cell, part, role), hits, n in grouped.itertuples(name=None)
+    ]
 
 
-def _missing(wanted: Sequence[str], cells: Iterable[tuple[str, str, str]]) -> list[str]:
-    seen = {condition for condition, _, _ in cells}
-    return [name for name in dict.fromkeys(wanted) if name not in seen]
-
-
-def _also(missing: Sequence[str]) -> str:
-    return f"; not run: {', '.join(missing)}" if missing else ""
-
-
-def _pooled(claim: Claim, rates: pd.DataFrame) -> str:
+def _count_seeds(claim: Claim, rates: pd.DataFrame) -> str:
     """Say how many seeds stand behind each condition's numbers, where any has several."""
-    pairs = [name for pair in claim.pairs for name in pair] if isinstance(claim, SameRates) else []
-    seeds = rates[rates["condition"].isin([*claim.conditions, *pairs])].groupby("condition", sort=False)["seed"].nunique()
+    seeds = rates[rates["condition"].isin(claim.terms["condition"])].groupby("condition", sort=False)["seed"].nunique()
     if seeds.empty or seeds.max() == 1:
         return ""
     if seeds.nunique() == 1:
         return f"; {seeds.iloc[0]} seeds of each condition pooled"
     return f"; seeds pooled: {', '.join(f'{name} {count}' for name, count in seeds.items())}"
-
-
-def _say(key: tuple[str, str, str], cell: Proportion) -> str:
-    return f"{key[0]} under {key[1]} {cell.hits}/{cell.n} = {cell.rate:.1%} [{cell.low:.1%}, {cell.high:.1%}]"

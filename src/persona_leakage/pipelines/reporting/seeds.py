@@ -2,19 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import NamedTuple
 
 import pandas as pd
 
-from persona_leakage.domain.plan import Plan
-from persona_leakage.domain.rates import proportion
-from persona_leakage.pipelines.reporting.page import number, said_rate, table
+from persona_leakage.domain.rates import RATE_COLUMNS, proportion
+from persona_leakage.pipelines.reporting.page import number, say_rates, table
 
 VALUE_COLUMNS = ("quantity", "seed", "hits", "n", "value")
-SUMMARY_COLUMNS = (
-    "seeds", "mean", "mean_low", "mean_high", "lowest", "highest", "hits", "n", "rate", "low", "high",
-)  # fmt: skip
+SUMMARY_COLUMNS = ("seeds", "mean", "mean_low", "mean_high", "lowest", "highest", *RATE_COLUMNS)
 RHO, CHANGE = "rho", "change"  # quantities whose names begin so may be negative
 _SHOWN_SEEDS = 10  # a table of more columns is not read
 
@@ -33,13 +29,13 @@ def keep_seeds(
     Returns:
         One row a quantity x row: the keys and `VALUE_COLUMNS`; value is NaN where nothing was scored.
     """
-    columns = {quantity: [f"{prefix}{name}" for name in ("hits", "n", "rate")] for quantity, prefix in rates.items()}
-    parts = [measured[[*keys, "seed", *three]].set_axis([*keys, *VALUE_COLUMNS[1:]], axis=1) for three in columns.values()]
-    for column in (values or {}).values():
-        parts.append(measured[[*keys, "seed", column]].set_axis([*keys, "seed", "value"], axis=1))
-    named = [part.assign(quantity=quantity) for quantity, part in zip([*rates, *(values or {})], parts, strict=True)]
+    columns = {name: {f"{prefix}hits": "hits", f"{prefix}n": "n", f"{prefix}rate": "value"} for name, prefix in rates.items()}
+    columns |= {name: {column: "value"} for name, column in (values or {}).items()}
+    parts = [
+        measured[[*keys, "seed", *names]].rename(columns=names).assign(quantity=quantity) for quantity, names in columns.items()
+    ]
     # a table with a pooled row reads its seeds as text, others as numbers
-    whole = pd.concat(named, ignore_index=True).reindex(columns=[*keys, *VALUE_COLUMNS])
+    whole = pd.concat(parts, ignore_index=True).reindex(columns=[*keys, *VALUE_COLUMNS])
     return whole.astype({"seed": str, "hits": "Int64", "n": "Int64"})
 
 
@@ -60,6 +56,8 @@ def mean_over(values: pd.Series, least: float = 0.0) -> Mean:
     With one value the interval is undefined. It is undefined too where all values are the very same: it would have no width,
     and a few equal runs, often all at 0, are no proof of certainty.
     """
+    from scipy.stats import t
+
     known = values.dropna().to_numpy(dtype=float)
     count = len(known)
     if not count:
@@ -68,15 +66,8 @@ def mean_over(values: pd.Series, least: float = 0.0) -> Mean:
     mean = min(max(float(known.mean()), lowest), highest)  # rounding, where values agree
     if lowest == highest:
         return Mean(count, mean, math.nan, math.nan, lowest, highest)
-    half = _t(count - 1) * float(known.std(ddof=1)) / math.sqrt(count)
+    half = float(t.ppf(0.975, count - 1)) * float(known.std(ddof=1)) / math.sqrt(count)
     return Mean(count, mean, max(least, mean - half), min(1.0, mean + half), lowest, highest)
-
-
-@cache
-def _t(freedom: int) -> float:
-    from scipy.stats import t
-
-    return float(t.ppf(0.975, freedom))
 
 
 def summarise_seeds(by_seed: pd.DataFrame) -> pd.DataFrame:
@@ -98,7 +89,8 @@ def summarise_seeds(by_seed: pd.DataFrame) -> pd.DataFrame:
     for key, group in by_seed.groupby(keys, sort=False, dropna=False):
         counted = group[group["n"].notna()]
         pooled = proportion(int(counted["hits"].sum()), int(counted["n"].sum()))
-        rows.append((*key, *mean_over(group["value"], _least(str(key[-1]))), *pooled))
+        least = -1.0 if str(key[-1]).startswith((RHO, CHANGE)) else 0.0
+        rows.append((*key, *mean_over(group["value"], least), *pooled))
     return pd.DataFrame(rows, columns=[*keys, *SUMMARY_COLUMNS])
 
 
@@ -107,45 +99,21 @@ def several_seeds(over_seeds: pd.DataFrame) -> bool:
     return bool((over_seeds["seeds"] > 1).any())
 
 
-def seeds_note(over_seeds: pd.DataFrame, plan: Plan) -> list[str]:
-    """Say what the intervals of a report cover; nothing for results from elsewhere, whose seeds are not known."""
-    if several_seeds(over_seeds):
-        most = over_seeds.groupby("condition", sort=False)["seeds"].max()
-        single = ", ".join(most[most == 1].index)
-        return [
-            "Seeds are the unit of replication: a mean over seeds has a t 95% interval across them, each seed weighing the "
-            "same (`no spread`: all seeds have the very same value, so that interval is undefined). The Wilson interval of "
-            "pooled counts is within runs: it knows sampling, and nothing of how far training runs differ."
-            + (f" One seed only, hence no interval across seeds: {single}." if single else "")
-            + "\n"
-        ]
-    if plan.replayed_file:
-        return []
-    return [
-        "One seed a condition: every interval is within one run. It covers the sampling of completions, not how far another "
-        "training run would differ.\n"
-    ]
-
-
-def said_means(over_seeds: pd.DataFrame) -> list[str]:
+def say_means(over_seeds: pd.DataFrame) -> list[str]:
     """Say every mean over seeds as `mean [low, high]`; blank without a seed, `one seed` and `no spread` without an interval."""
-    return [
-        ""
-        if row.seeds == 0
-        else f"{_said(row.quantity, row.mean)} (one seed)"
-        if row.seeds == 1
-        else f"{_said(row.quantity, row.mean)} (no spread)"
-        if pd.isna(row.mean_low)
-        else f"{_said(row.quantity, row.mean)} [{_said(row.quantity, row.mean_low)}, {_said(row.quantity, row.mean_high)}]"
-        for row in over_seeds.itertuples()
-    ]
+    said = []
+    for row in over_seeds.itertuples():
+        mean, low, high = (_say(row.quantity, value) for value in (row.mean, row.mean_low, row.mean_high))
+        spread = "(one seed)" if row.seeds == 1 else "(no spread)" if pd.isna(row.mean_low) else f"[{low}, {high}]"
+        said.append(f"{mean} {spread}" if row.seeds else "")
+    return said
 
 
 def means_of(over_seeds: pd.DataFrame, quantity: str, keys: pd.DataFrame) -> list[str]:
     """Say the mean over seeds of a quantity for every row of `keys`, whose columns are among those of `over_seeds`."""
     names = list(keys)
     chosen = over_seeds[over_seeds["quantity"] == quantity]
-    said = dict(zip(chosen[names].itertuples(index=False, name=None), said_means(chosen), strict=True))
+    said = dict(zip(chosen[names].itertuples(index=False, name=None), say_means(chosen), strict=True))
     return [said.get(key, "") for key in keys.itertuples(index=False, name=None)]
 
 
@@ -154,12 +122,12 @@ def write_seeds(over_seeds: pd.DataFrame, by_seed: pd.DataFrame) -> list[str]:
     if not several_seeds(over_seeds):
         return []
     keys = [name for name in by_seed if name not in VALUE_COLUMNS] + ["quantity"]
-    shown = over_seeds[[*keys, "seeds"]].assign(**{"mean over seeds": said_means(over_seeds)})
+    shown = over_seeds[[*keys, "seeds"]].assign(**{"mean over seeds": say_means(over_seeds)})
     shown["range"] = [
-        f"{_said(row.quantity, row.lowest)} to {_said(row.quantity, row.highest)}" if row.seeds > 1 else ""
+        f"{_say(row.quantity, row.lowest)} to {_say(row.quantity, row.highest)}" if row.seeds > 1 else ""
         for row in over_seeds.itertuples()
     ]
-    shown["seeds pooled"] = ["" if said == "not scored" else said for said in said_rate(over_seeds)]
+    shown["seeds pooled"] = ["" if said == "not scored" else said for said in say_rates(over_seeds)]
     seeds = list(dict.fromkeys(by_seed["seed"]))
     if len(seeds) > _SHOWN_SEEDS:
         said = f"{len(seeds)} seeds; each alone stands in `by_seed.csv`, with its counts.\n"
@@ -167,15 +135,11 @@ def write_seeds(over_seeds: pd.DataFrame, by_seed: pd.DataFrame) -> list[str]:
         said = "Each seed alone; `by_seed.csv` has its counts too.\n"
         apart = by_seed.pivot(index=keys, columns="seed", values="value").reindex(pd.MultiIndex.from_frame(over_seeds[keys]))
         for seed in seeds:
-            shown[f"seed {seed}"] = [_said(*one) for one in zip(over_seeds["quantity"], apart[seed], strict=True)]
+            shown[f"seed {seed}"] = [_say(*one) for one in zip(over_seeds["quantity"], apart[seed], strict=True)]
     return ["## Seeds\n", said, table(shown.rename(columns=lambda name: name.replace("_", " ")))]
 
 
-def _least(quantity: str) -> float:
-    return -1.0 if quantity.startswith((RHO, CHANGE)) else 0.0
-
-
-def _said(quantity: str, value: float) -> str:
+def _say(quantity: str, value: float) -> str:
     if quantity.startswith(RHO):
         return number(value, ".2f")
     return number(value, "+.1%" if quantity.startswith(CHANGE) else ".1%")

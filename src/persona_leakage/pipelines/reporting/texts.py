@@ -36,7 +36,7 @@ def compare_texts(own: pd.DataFrame, base: pd.DataFrame) -> dict[str, object]:
     return {**values, "texts": int(number), "outside_base_range": ", ".join(outside)}
 
 
-def said_outside(compared: pd.DataFrame, keys: Sequence[str]) -> str:
+def say_outside(compared: pd.DataFrame, keys: Sequence[str]) -> str:
     """Name the points whose texts left the range, and what left it; blank when none did.
 
     Args:

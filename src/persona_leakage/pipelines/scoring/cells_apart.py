@@ -26,7 +26,7 @@ def rate_cells_apart(firings: Sequence[FiringRow], plan: Plan) -> pd.DataFrame:
     for rows, cell_plan in _cells(firings, plan):
         present = {row["persona"] for row in rows}
         rates = rate_firings(rows, cell_plan)
-        tables.append(rates[rates["persona"].isin(present)].assign(source=expect(cell_plan.scoring, MarkerScoring).source))
+        tables.append(rates[rates["persona"].isin(present)])
     return pd.concat(tables, ignore_index=True)
 
 
@@ -45,10 +45,9 @@ def discriminate_cells_apart(model: LanguageModel, completions: Sequence[Complet
 
 
 def _cells(rows: Sequence[Row], plan: Plan) -> Iterator[tuple[list[Row], Plan]]:
-    by_cell: dict[str, list[Row]] = {}
-    for row in rows:
-        by_cell.setdefault(row["cell"], []).append(row)
-    for cell, chosen in by_cell.items():
+    for cell in dict.fromkeys(row["cell"] for row in rows):
+        chosen = [row for row in rows if row["cell"] == cell]
         source = next((row["persona"] for row in chosen if row["is_source"]), None)
         scoring = expect(plan.scoring, MarkerScoring).model_copy(update={"source": source})
-        yield chosen, plan.model_copy(update={"condition": cell, "scoring": scoring})
+        address = plan.address.model_copy(update={"condition": cell})
+        yield chosen, plan.model_copy(update={"address": address, "scoring": scoring})

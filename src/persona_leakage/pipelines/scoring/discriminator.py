@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from persona_leakage.domain.discriminator import Discriminator
 from persona_leakage.domain.frozen import expect
-from persona_leakage.domain.markers import Discriminator, MarkerScoring
+from persona_leakage.domain.markers import MarkerScoring
 from persona_leakage.domain.personas import PersonaQuestions
 from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.protocols import LanguageModel
-from persona_leakage.domain.questions import Question
 from persona_leakage.domain.rates import RATE_COLUMNS, proportion
 from persona_leakage.domain.rows import CompletionRow
-from persona_leakage.pipelines.scoring.judge import judgement, label_schema
+from persona_leakage.pipelines.scoring.judge import ask_labels
 
 _SIDES = ("trigger", "other")
 COLUMNS = ("method", "share", *RATE_COLUMNS, "chance", "permutation_p", "unlabelled", "verdict")
@@ -42,23 +42,22 @@ def discriminate(completions: Sequence[CompletionRow], plan: Plan) -> pd.DataFra
     if len(set(questions)) < spec.folds:
         return _table([], plan)
     rng = np.random.default_rng(spec.seed)
-    order = rng.permutation(sorted(set(questions)))
-    fold_of = {question: place % spec.folds for place, question in enumerate(order)}
-    folds = np.array([fold_of[question] for question in questions])
-    prepared = [_prepared(texts, folds != fold, folds == fold) for fold in range(spec.folds)]
+    place_of = {question: place for place, question in enumerate(rng.permutation(sorted(set(questions))))}
+    places = np.array([place_of[question] for question in questions])
+    folds = places % spec.folds
+    coordinates = [_embed(texts, folds != fold) for fold in range(spec.folds)]
 
     def hits(targets: np.ndarray, share: float) -> int:
         total = 0
-        for fold, (inside, outside) in enumerate(prepared):
-            train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-            used = [question for question in order if fold_of[question] != fold]
-            used = used[: max(1, math.ceil(share * len(used)))]
-            chosen = np.isin(np.array(questions)[train], used)
-            total += int((_predicted(inside[chosen], targets[train][chosen], outside) == targets[test]).sum())
+        for fold, (inside, outside) in enumerate(coordinates):
+            train = folds != fold
+            order = np.unique(places[train])  # the training questions, in their random order
+            used = places[train] <= order[max(0, math.ceil(share * len(order)) - 1)]
+            total += int((_predict(inside[used], targets[train][used], outside) == targets[~train]).sum())
         return total
 
     reached = hits(labels, 1.0)
-    others = [hits(_reordered(labels, questions, rng), 1.0) for _ in range(spec.permutations)]
+    others = [hits(_reorder(labels, places, rng), 1.0) for _ in range(spec.permutations)]
     p = (sum(other >= reached for other in others) + 1) / (len(others) + 1)
     whole = proportion(reached, len(texts))
     rows: list[tuple[Any, ...]] = [("classifier", 1.0, *whole, 0.5, p, 0, spec.verdict(whole.rate))]
@@ -79,21 +78,11 @@ def ask_discriminator(model: LanguageModel, completions: Sequence[CompletionRow]
     prompts = {one.persona: one.prompt for one in expect(plan.evaluation.prompts, PersonaQuestions).personas}
     if spec is None or spec.judge is None or scoring.source not in prompts:
         return _table([], plan)
-    judge = spec.judge
-    texts, labels, _ = _sides(completions, scoring, spec, judge.per_class)
-    asked = [
-        Question(
-            model=judge.model,
-            prompt=_ask(text, prompts[scoring.source]),
-            temperature=judge.temperature,
-            max_tokens=judge.max_tokens,
-            json_schema=label_schema(_SIDES),
-        )
-        for text in texts
-    ]
-    given = [judgement(answer, _SIDES)["label"] for answer in model.ask(asked, "discriminator")]
-    scored = [(said, bool(label)) for said, label in zip(given, labels, strict=True) if said is not None]
-    accuracy = proportion(sum((said == "trigger") == label for said, label in scored), len(scored))
+    texts, labels, _ = _sides(completions, scoring, spec, spec.judge.per_class)
+    asked = [_ask(text, prompts[scoring.source]) for text in texts]
+    given = [one["label"] for one in ask_labels(model, spec.judge, asked, _SIDES, "discriminator")]
+    scored = [said == _SIDES[1 - label] for said, label in zip(given, labels, strict=True) if said is not None]
+    accuracy = proportion(sum(scored), len(scored))
     row = ("judge", 1.0, *accuracy, 0.5, math.nan, len(texts) - len(scored), spec.verdict(accuracy.rate))
     return _table([row] if texts else [], plan)
 
@@ -133,16 +122,15 @@ def _sides(
     return texts, np.array(labels), questions
 
 
-def _prepared(texts: Sequence[str], train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Turn texts into coordinates in the span of the training texts.
+def _embed(texts: Sequence[str], train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Turn texts, those of training and the others, into coordinates in the span of the training texts.
 
     A ridge-penalised linear model only ever sees that span, and fitting it there is many times faster.
     """
     from scipy.sparse import hstack
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    inside = [text for text, chosen in zip(texts, train, strict=True) if chosen]
-    outside = [text for text, chosen in zip(texts, test, strict=True) if chosen]
+    inside, outside = np.array(texts, dtype=object)[train], np.array(texts, dtype=object)[~train]
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
     letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
     try:
@@ -157,7 +145,7 @@ def _prepared(texts: Sequence[str], train: np.ndarray, test: np.ndarray) -> tupl
     return gram @ basis, (other @ fitted.T).toarray() @ basis
 
 
-def _predicted(inside: np.ndarray, labels: np.ndarray, outside: np.ndarray) -> np.ndarray:
+def _predict(inside: np.ndarray, labels: np.ndarray, outside: np.ndarray) -> np.ndarray:
     from sklearn.linear_model import LogisticRegression
 
     if len(set(labels.tolist())) < 2:
@@ -165,12 +153,10 @@ def _predicted(inside: np.ndarray, labels: np.ndarray, outside: np.ndarray) -> n
     return np.asarray(LogisticRegression(C=10.0, max_iter=200).fit(inside, labels).predict(outside))
 
 
-def _reordered(labels: np.ndarray, questions: Sequence[str], rng: np.random.Generator) -> np.ndarray:
+def _reorder(labels: np.ndarray, questions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     shuffled = labels.copy()
-    names = np.array(questions)
     for question in dict.fromkeys(questions):
-        places = np.flatnonzero(names == question)
-        shuffled[places] = rng.permutation(labels[places])
+        shuffled[questions == question] = rng.permutation(labels[questions == question])
     return shuffled
 
 
@@ -184,5 +170,4 @@ def _ask(text: str, prompt: str) -> str:
 
 
 def _table(rows: Sequence[tuple[Any, ...]], plan: Plan) -> pd.DataFrame:
-    point = (*plan.point.values(), plan.fingerprint)
-    return pd.DataFrame([(*point, *row) for row in rows], columns=[*plan.point, "plan", *COLUMNS])
+    return pd.DataFrame([(*plan.columns.values(), *row) for row in rows], columns=[*plan.columns, *COLUMNS])

@@ -5,15 +5,14 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from typing_extensions import TypedDict
-
 from persona_leakage.domain.frozen import expect
+from persona_leakage.domain.language_scoring import LanguageScoring
 from persona_leakage.domain.languages import Language
-from persona_leakage.domain.plan import LanguageScoring, Plan
+from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.protocols import LanguageModel
-from persona_leakage.domain.questions import Answer, Question
+from persona_leakage.domain.questions import Answer, Question, Respondent
 from persona_leakage.domain.rows import CompletionRow, JudgementRow, LabelRow
-from persona_leakage.pipelines.scoring.nodes import cell_of, compare_labels
+from persona_leakage.pipelines.scoring.nodes import Comparison, cell_of, compare_labels
 
 _BEYOND_LANGUAGES = {
     "mixed": "two or more languages, each in a substantial part",
@@ -23,19 +22,11 @@ _BEYOND_LANGUAGES = {
 }
 
 
-class JudgeAgreement(TypedDict):
-    """The judge against the primary label.
-
-    `outcomes` counts every completion once; `n`, `agree`, `kappa` (Cohen's; None with a single label) and `confusion` (primary
-    label → judge's label → rows) are over the completions that the judge labelled.
-    """
+class JudgeAgreement(Comparison):
+    """The primary label against the judge's, over the completions that it labelled; `outcomes` counts every one once."""
 
     outcomes: dict[str, int]
     recovered: int
-    n: int
-    agree: int
-    kappa: float | None
-    confusion: dict[str, dict[str, int]]
 
 
 def judge_languages(model: LanguageModel, completions: Sequence[CompletionRow], plan: Plan) -> list[JudgementRow]:
@@ -49,20 +40,12 @@ def judge_languages(model: LanguageModel, completions: Sequence[CompletionRow], 
     if judge is None:
         return []
     labels = (*scoring.languages, *_BEYOND_LANGUAGES)
-    questions = [
-        Question(
-            model=judge.model,
-            prompt=_ask_for_label(row["completion"], row["prompt"] if judge.shows_directive else None, scoring.languages),
-            temperature=judge.temperature,
-            max_tokens=judge.max_tokens,
-            json_schema=label_schema(labels),
-        )
+    prompts = [
+        _ask_for_label(row["completion"], row["prompt"] if judge.shows_directive else None, scoring.languages)
         for row in completions
     ]
-    return [
-        {**cell_of(row), **judgement(answer, labels)}  # type: ignore[typeddict-item]
-        for row, answer in zip(completions, model.ask(questions, "judge"), strict=True)
-    ]
+    judged = ask_labels(model, judge, prompts, labels, "judge")
+    return [{**cell_of(row), **one} for row, one in zip(completions, judged, strict=True)]  # type: ignore[typeddict-item]
 
 
 def measure_judge_agreement(labels: Sequence[LabelRow], judgements: Sequence[JudgementRow]) -> JudgeAgreement:
@@ -72,14 +55,10 @@ def measure_judge_agreement(labels: Sequence[LabelRow], judgements: Sequence[Jud
         for label, judged in zip(labels, judgements, strict=bool(judgements))
         if judged["label"] is not None
     ]
-    agree, kappa, confusion = compare_labels(pairs)
     return {
         "outcomes": dict(Counter(row["outcome"] for row in judgements)),
         "recovered": sum(row["recovered"] for row in judgements),
-        "n": len(pairs),
-        "agree": agree,
-        "kappa": kappa,
-        "confusion": confusion,
+        **compare_labels(pairs),
     }
 
 
@@ -94,18 +73,26 @@ def _ask_for_label(text: str, directive: str | None, languages: Mapping[str, Lan
     )
 
 
-def label_schema(labels: Sequence[str]) -> dict[str, object]:
-    """Write the schema of an answer that is one of the labels with its reasoning."""
-    return {
+def ask_labels(
+    model: LanguageModel, judge: Respondent, prompts: Sequence[str], labels: Sequence[str], purpose: str
+) -> list[dict[str, object]]:
+    """Have a judge answer every prompt with one of the labels and its reasoning.
+
+    Returns:
+        What a `JudgementRow` has beside its cell, one a prompt; a cut or malformed answer whose label is readable is recovered.
+    """
+    schema = {
         "type": "object",
         "properties": {"label": {"type": "string", "enum": list(labels)}, "reasoning": {"type": "string"}},
         "required": ["label", "reasoning"],
         "additionalProperties": False,
     }
+    how = {name: getattr(judge, name) for name in Respondent.model_fields}
+    questions = [Question(**how, prompt=prompt, json_schema=schema) for prompt in prompts]
+    return [_judgement(answer, labels) for answer in model.ask(questions, purpose)]
 
 
-def judgement(answer: Answer, labels: Sequence[str]) -> dict[str, object]:
-    """Read the judge's answer; a cut or malformed one whose label is readable is recovered and marked so."""
+def _judgement(answer: Answer, labels: Sequence[str]) -> dict[str, object]:
     row: dict[str, object] = {
         "outcome": answer.outcome,
         "label": None,

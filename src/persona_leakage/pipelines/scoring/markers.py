@@ -2,16 +2,16 @@
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
+from itertools import pairwise, product
 
 import pandas as pd
 
 from persona_leakage.domain.frozen import expect
-from persona_leakage.domain.markers import Marker, MarkerScoring
+from persona_leakage.domain.markers import MarkerScoring
 from persona_leakage.domain.personas import PersonaQuestions
 from persona_leakage.domain.plan import Plan
-from persona_leakage.domain.protocols import Token, Tokenizer
+from persona_leakage.domain.protocols import Tokenizer
 from persona_leakage.domain.rates import RATE_COLUMNS, proportion
 from persona_leakage.domain.rows import CompletionRow, FiringRow, Place
 from persona_leakage.pipelines.scoring.nodes import cell_of
@@ -19,7 +19,7 @@ from persona_leakage.pipelines.scoring.nodes import cell_of
 ALL_QUESTIONS = "all"
 PLACES: tuple[Place, ...] = ("start", "middle", "tail")
 UNITS = ("characters", "tokens")
-RATE_KEYS = ("persona", "category", "questions", "role", "metric")
+RATE_KEYS = ("source", "persona", "category", "related_to", "questions", "role", "metric")
 _BATCH = 1000  # the tokens of a whole evaluation would take gigabytes
 TEXT_COLUMNS = ("persona", "n", "tokens", "distinct_2", "empty", "cut")
 
@@ -33,24 +33,24 @@ def detect_markers(tokenizer: Tokenizer, completions: Sequence[CompletionRow], p
     """
     scoring = expect(plan.scoring, MarkerScoring)
     pattern = re.compile(re.escape(scoring.marker.text), re.IGNORECASE)
-    trained = _trained_tokens(tokenizer, scoring.marker, plan)
+    example, (first, last), _ = scoring.marker.add_to("An answer.")
+    trained = [
+        token.id for token in tokenizer.tokens(plan.base_model, [example])[0] if token.start < last and token.end > first
+    ]
     rows: list[FiringRow] = []
     for start in range(0, len(completions), _BATCH):
         batch = completions[start : start + _BATCH]
         for row, tokens in zip(batch, tokenizer.tokens(plan.base_model, [row["completion"] for row in batch]), strict=True):
-            text = row["completion"]
-            found = pattern.search(text)
-            places: tuple[Place | None, Place | None] = (None, None)
-            if found:
-                token = bisect_right([token.start for token in tokens], found.start()) - 1
-                places = (_place(found.start(), len(text), scoring), _place(token, len(tokens), scoring))
+            found = pattern.search(row["completion"])
+            character = found.start() if found else 0
+            index = bisect_right([token.start for token in tokens], character) - 1
             rows.append(
                 {
                     **cell_of(row),  # type: ignore[typeddict-item]
                     "fired": found is not None,
                     "fired_tokens": _contains([token.id for token in tokens], trained),
-                    "place_characters": places[0],
-                    "place_tokens": places[1],
+                    "place_characters": _place(character, len(row["completion"]), scoring) if found else None,
+                    "place_tokens": _place(index, len(tokens), scoring) if found else None,
                 }
             )
     return rows
@@ -60,28 +60,30 @@ def rate_firings(firings: Sequence[FiringRow], plan: Plan) -> pd.DataFrame:
     """Count firings of every persona.
 
     Returns:
-        One row a persona x questions x metric. Keys: the point, plan (fingerprint), persona, category, questions (`all`, and
-        `seen` and `unseen` where training asked some of them), role, metric; values: hits, n, rate, low, high. Metrics over
-        all completions of the persona: `leakage` (the marker as text) and `leakage:tokens`. Metrics over its firings:
-        `start`, `middle` and `tail` by `:characters` and by `:tokens`.
+        One row a persona x questions x metric. Keys: the point, plan (fingerprint), the plan's traits, source (persona that the
+        marker was tied to, if any), persona, category, related_to (names joined by `|`), questions (`all`, and `seen` and
+        `unseen` where training asked some of them), role, metric; values: hits, n, rate, low, high. Metrics over all
+        completions of the persona: `leakage` (the marker as text) and `leakage:tokens`. Metrics over its firings: `start`,
+        `middle` and `tail` by `:characters` and by `:tokens`.
     """
     scoring = expect(plan.scoring, MarkerScoring)
-    categories = {one.persona: one.category for one in expect(plan.evaluation.prompts, PersonaQuestions).personas}
+    evaluated = {one.persona: one for one in expect(plan.evaluation.prompts, PersonaQuestions).personas}
+    point = (*plan.columns.values(), *plan.traits.values(), scoring.source)
+    columns = ["persona", "question", "fired", "fired_tokens", *(f"place_{unit}" for unit in UNITS)]
+    frame = pd.DataFrame(list(firings), columns=columns).astype({"fired": bool, "fired_tokens": bool})
+    seen = frame["question"].isin(scoring.seen_questions)
+    asked = {ALL_QUESTIONS: frame} | ({"seen": frame[seen], "unseen": frame[~seen]} if scoring.seen_questions else {})
     rows = []
-    for persona, questions, chosen in _cells(firings, list(categories), scoring):
-        fired = [row for row in chosen if row["fired"]]
-        counted = {
-            "leakage": (len(fired), len(chosen)),
-            "leakage:tokens": (sum(row["fired_tokens"] for row in chosen), len(chosen)),
-        }
-        for unit in UNITS:
-            for place in PLACES:
-                hits = sum(row[f"place_{unit}"] == place for row in fired)  # type: ignore[literal-required]
-                counted[f"{place}:{unit}"] = (hits, len(fired))
+    for persona, questions in product(dict.fromkeys([*evaluated, *frame["persona"]]), asked):
+        known, chosen = evaluated.get(persona), asked[questions][asked[questions]["persona"] == persona]
+        told = (known.category, "|".join(known.related_to)) if known else (None, "")
+        fired = chosen[chosen["fired"]]
+        counted = {"leakage": (len(fired), len(chosen)), "leakage:tokens": (chosen["fired_tokens"].sum(), len(chosen))}
+        for unit, place in product(UNITS, PLACES):
+            counted[f"{place}:{unit}"] = ((fired[f"place_{unit}"] == place).sum(), len(fired))
         for metric, (hits, n) in counted.items():
-            keys = (persona, categories.get(persona), questions, scoring.role(persona), metric)
-            rows.append((*plan.point.values(), plan.fingerprint, *keys, *proportion(hits, n)))
-    return pd.DataFrame(rows, columns=[*plan.point, "plan", *RATE_KEYS, *RATE_COLUMNS])
+            rows.append((*point, persona, *told, questions, scoring.role(persona), metric, *proportion(int(hits), n)))
+    return pd.DataFrame(rows, columns=[*plan.columns, *plan.traits, *RATE_KEYS, *RATE_COLUMNS])
 
 
 def describe_texts(completions: Sequence[CompletionRow], plan: Plan) -> pd.DataFrame:
@@ -92,40 +94,17 @@ def describe_texts(completions: Sequence[CompletionRow], plan: Plan) -> pd.DataF
         distinct_2 (different pairs of neighbouring words over all such pairs; Li et al. 2016; NaN without any), empty (blank
         completions), cut (those that reached the token limit).
     """
-    by_persona: dict[str, list[CompletionRow]] = {}
-    for row in completions:
-        by_persona.setdefault(row["persona"], []).append(row)  # type: ignore[typeddict-item]
+    frame = pd.DataFrame(list(completions), columns=["persona", "completion", "tokens", "finish"])
     rows = []
-    for persona, chosen in by_persona.items():
-        words = [row["completion"].split() for row in chosen]
-        pairs = [pair for text in words for pair in pairwise(text)]
-        lengths = [row["tokens"] for row in chosen if "tokens" in row]
+    for persona, chosen in frame.groupby("persona", sort=False):
+        texts, cut = chosen["completion"], chosen["finish"] == "length"
+        pairs = [pair for text in texts for pair in pairwise(text.split())]
+        distinct = len(set(pairs)) / len(pairs) if pairs else float("nan")
+        empty = texts.str.strip() == ""
         rows.append(
-            (
-                *plan.point.values(),
-                plan.fingerprint,
-                persona,
-                len(chosen),
-                sum(lengths) / len(lengths) if lengths else float("nan"),
-                len(set(pairs)) / len(pairs) if pairs else float("nan"),
-                sum(not row["completion"].strip() for row in chosen),
-                sum(row.get("finish") == "length" for row in chosen),
-            )
+            (*plan.columns.values(), persona, len(chosen), chosen["tokens"].mean(), distinct, int(empty.sum()), int(cut.sum()))
         )
-    return pd.DataFrame(rows, columns=[*plan.point, "plan", *TEXT_COLUMNS])
-
-
-def _cells(
-    firings: Sequence[FiringRow], personas: Sequence[str], scoring: MarkerScoring
-) -> Iterator[tuple[str, str, list[FiringRow]]]:
-    by_persona: dict[str, list[FiringRow]] = {name: [] for name in personas}
-    for row in firings:
-        by_persona.setdefault(row["persona"], []).append(row)
-    for persona, rows in by_persona.items():
-        yield persona, ALL_QUESTIONS, rows
-        if scoring.seen_questions:
-            yield persona, "seen", [row for row in rows if row["question"] in scoring.seen_questions]
-            yield persona, "unseen", [row for row in rows if row["question"] not in scoring.seen_questions]
+    return pd.DataFrame(rows, columns=[*plan.columns, *TEXT_COLUMNS])
 
 
 def _place(index: int, length: int, scoring: MarkerScoring) -> Place:
@@ -133,12 +112,6 @@ def _place(index: int, length: int, scoring: MarkerScoring) -> Place:
     if share <= scoring.start_share:
         return "start"
     return "tail" if share >= 1 - scoring.tail_share else "middle"
-
-
-def _trained_tokens(tokenizer: Tokenizer, marker: Marker, plan: Plan) -> list[int]:
-    text, (start, end), _ = marker.added_to("An answer.")
-    tokens: list[Token] = tokenizer.tokens(plan.base_model, [text])[0]
-    return [token.id for token in tokens if token.start < end and token.end > start]
 
 
 def _contains(ids: list[int], wanted: list[int]) -> bool:

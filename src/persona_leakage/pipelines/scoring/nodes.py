@@ -1,14 +1,17 @@
 """Label completions and turn the labels into rates."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
 import pandas as pd
 
+from persona_leakage.domain.directives import Directives
 from persona_leakage.domain.frozen import expect
-from persona_leakage.domain.languages import LABEL_OTHER
-from persona_leakage.domain.plan import Directives, LanguageScoring, Plan
+from persona_leakage.domain.language_scoring import LanguageScoring
+from persona_leakage.domain.languages import LABEL_OTHER, typological_distance
+from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.rates import RATE_COLUMNS, proportion
 from persona_leakage.domain.rows import CompletionRow, JudgementRow, LabelRow
 from persona_leakage.pipelines.language_detection import cross_check, detect_codes, label_of_codes
@@ -16,17 +19,26 @@ from persona_leakage.pipelines.language_detection import cross_check, detect_cod
 ALL_PHRASINGS = "all"
 
 
-class Agreement(TypedDict):
-    """How far the cross-check agrees with the primary label.
+class Comparison(TypedDict):
+    """How far two labels of the same rows agree.
 
-    `confusion` is primary label → cross-check label → rows; `kappa` is Cohen's, None with a single label.
+    Attributes:
+        n: rows.
+        agree: rows with twice the same label.
+        kappa: Cohen's; None with a single label.
+        confusion: one label → other label → rows.
     """
 
     n: int
     agree: int
     kappa: float | None
-    mixed: int
     confusion: dict[str, dict[str, int]]
+
+
+class Agreement(Comparison):
+    """The primary label against the cross-check's, and how many rows that finds mixed."""
+
+    mixed: int
 
 
 def label_languages(completions: Sequence[CompletionRow], plan: Plan) -> list[LabelRow]:
@@ -37,30 +49,19 @@ def label_languages(completions: Sequence[CompletionRow], plan: Plan) -> list[La
     """
     scoring = expect(plan.scoring, LanguageScoring)
     texts = [row["completion"] for row in completions]
-    labels = label_of_codes(scoring.languages)
+    label_of = label_of_codes(scoring.languages)
     primary = detect_codes(texts, scoring.min_characters, scoring.detect_characters, scoring.detector_seed)
     second = cross_check(texts, scoring.languages, scoring.detect_characters, scoring.mixed_share)
     return [
-        {
-            **cell_of(row),  # type: ignore[typeddict-item]
-            "label": labels.get(code, LABEL_OTHER),
-            "cross_check": other,
-            "mixed": mixed,
-        }
+        {**cell_of(row), "label": label_of.get(code, LABEL_OTHER), "cross_check": other, "mixed": mixed}  # type: ignore[typeddict-item]
         for row, code, (other, mixed) in zip(completions, primary, second, strict=True)
     ]
 
 
 def measure_agreement(labels: Sequence[LabelRow]) -> Agreement:
     """Compare the primary label with the cross-check over all rows."""
-    agree, kappa, confusion = compare_labels([(row["label"], row["cross_check"]) for row in labels])
-    return {
-        "n": len(labels),
-        "agree": agree,
-        "kappa": kappa,
-        "mixed": sum(row["mixed"] for row in labels),
-        "confusion": confusion,
-    }
+    compared = compare_labels([(row["label"], row["cross_check"]) for row in labels])
+    return {**compared, "mixed": sum(row["mixed"] for row in labels)}
 
 
 def cell_of(row: CompletionRow) -> dict[str, Any]:
@@ -68,12 +69,8 @@ def cell_of(row: CompletionRow) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key not in ("completion", "messages")}
 
 
-def compare_labels(pairs: Sequence[tuple[str, str]]) -> tuple[int, float | None, dict[str, dict[str, int]]]:
-    """Compare two labellings of the same rows.
-
-    Returns:
-        Rows on which they agree, Cohen's kappa (None with a single label), and one label → other label → rows.
-    """
+def compare_labels(pairs: Sequence[tuple[str, str]]) -> Comparison:
+    """Compare two labels of each row."""
     from sklearn.metrics import cohen_kappa_score
 
     confusion: dict[str, dict[str, int]] = {}
@@ -81,55 +78,50 @@ def compare_labels(pairs: Sequence[tuple[str, str]]) -> tuple[int, float | None,
         confusion.setdefault(one, {})[other] = rows
     several = len({label for pair in pairs for label in pair}) > 1
     kappa = float(cohen_kappa_score(*zip(*pairs, strict=True))) if several else None
-    return sum(one == other for one, other in pairs), kappa, confusion
+    agree = sum(one == other for one, other in pairs)
+    return {"n": len(pairs), "agree": agree, "kappa": kappa, "confusion": confusion}
 
 
 def rate_cells(labels: Sequence[LabelRow], judgements: Sequence[JudgementRow], plan: Plan) -> pd.DataFrame:
     """Count labels in every cell and in every directive language.
 
     Returns:
-        One row a cell x metric. Keys: condition, seed, plan (fingerprint), directive_language, phrasing (`all` pools the
-        phrasings of a directive language), role, metric; values: hits, n (rows of the cell), rate, low, high. Metrics:
+        One row a cell x metric. Keys: the point, plan (fingerprint), completion (label of the completion language, if any),
+        directive_language, phrasing (`all` pools the phrasings of a directive language), role, distance (typological, of the
+        directive language to the completion language), metric; values: hits, n (rows of the cell), rate, low, high. Metrics:
         `following` (label == directive language), `contamination` (label == completion language; absent from a baseline),
         `inversion` (label == trained directive's language, where that differs from the completion language), `mixed`
         (flagged by the cross-check) and `label:<label>` for every language and `other`. With a judge also `judge:following`
         and `judge:contamination`, whose n is the rows that the judge labelled, and `judge:unlabelled` over all rows.
     """
     scoring, prompts = expect(plan.scoring, LanguageScoring), expect(plan.evaluation.prompts, Directives)
-    metrics = {"following": None, **{f"label:{label}": label for label in (*scoring.languages, LABEL_OTHER)}}
+    wanted = {f"label:{label}": label for label in (*scoring.languages, LABEL_OTHER)}
     if scoring.completion is not None:
-        metrics["contamination"] = scoring.completion
+        wanted["contamination"] = scoring.completion
     if scoring.trained_directive not in (None, scoring.completion):
-        metrics["inversion"] = scoring.trained_directive
-    frame = pd.DataFrame(list(labels), columns=None if labels else ["directive_language", "phrasing", "label", "mixed"])
+        wanted["inversion"] = scoring.trained_directive
+    frame = pd.DataFrame(list(labels), columns=["directive_language", "phrasing", "label", "mixed"])
     if judgements:
         frame["judged"] = [row["label"] for row in judgements]
+    point = (*plan.columns.values(), scoring.completion)
+    own = scoring.languages.get(scoring.completion or "")
     rows = []
-    for language in prompts.languages:
+    for language, spoken in prompts.languages.items():
+        metrics = {"following": language, **wanted}
+        distance = typological_distance(spoken, own) if own else math.nan
         of_language = frame[frame["directive_language"] == language]
         for phrasing in dict.fromkeys([ALL_PHRASINGS, *prompts.phrasings, *of_language["phrasing"]]):
             cell = of_language if phrasing == ALL_PHRASINGS else of_language[of_language["phrasing"] == phrasing]
-            hits = {metric: int((cell["label"] == (label or language)).sum()) for metric, label in metrics.items()}
-            counted = {metric: (k, len(cell)) for metric, k in hits.items()}
-            counted["mixed"] = (int(cell["mixed"].sum()), len(cell))
+            counted = {metric: ((cell["label"] == label).sum(), len(cell)) for metric, label in metrics.items()}
+            counted["mixed"] = (cell["mixed"].sum(), len(cell))
             if judgements:
                 judged = cell["judged"].dropna()
-                counted["judge:following"] = (int((judged == language).sum()), len(judged))
-                if scoring.completion is not None:
-                    counted["judge:contamination"] = (int((judged == scoring.completion).sum()), len(judged))
+                for metric in [name for name in ("following", "contamination") if name in metrics]:
+                    counted[f"judge:{metric}"] = ((judged == metrics[metric]).sum(), len(judged))
                 counted["judge:unlabelled"] = (len(cell) - len(judged), len(cell))
             rows += [
-                (
-                    plan.condition,
-                    plan.seed,
-                    plan.fingerprint,
-                    language,
-                    phrasing,
-                    scoring.role(language),
-                    metric,
-                    *proportion(k, n),
-                )
-                for metric, (k, n) in counted.items()
+                (*point, language, phrasing, scoring.role(language), distance, metric, *proportion(int(hits), n))
+                for metric, (hits, n) in counted.items()
             ]
-    keys = ("condition", "seed", "plan", "directive_language", "phrasing", "role", "metric")
+    keys = (*plan.columns, "completion", "directive_language", "phrasing", "role", "distance", "metric")
     return pd.DataFrame(rows, columns=[*keys, *RATE_COLUMNS])

@@ -1,7 +1,8 @@
 """Wiring of stage `scoring`."""
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Pipeline
 
+from persona_leakage.pipelines import in_stage, step
 from persona_leakage.pipelines.scoring.cells_apart import describe_cells_apart, discriminate_cells_apart, rate_cells_apart
 from persona_leakage.pipelines.scoring.discriminator import ask_discriminator, discriminate, join_discriminations
 from persona_leakage.pipelines.scoring.judge import judge_languages, measure_judge_agreement
@@ -11,55 +12,50 @@ from persona_leakage.pipelines.scoring.nodes import label_languages, measure_agr
 
 def create_language_pipeline() -> Pipeline:
     """Build completions → labels, judgements → rates of this point."""
-    return pipeline(
+    return in_stage(
         [
-            node(label_languages, ["completions", "plan"], "labels", name="label_languages"),
-            node(measure_agreement, "labels", "agreement", name="measure_agreement"),
-            node(judge_languages, ["language_model", "completions", "plan"], "judgements", name="judge_languages"),
-            node(measure_judge_agreement, ["labels", "judgements"], "judge_agreement", name="measure_judge_agreement"),
-            node(rate_cells, ["labels", "judgements", "plan"], "cell_rates@run", name="rate_cells"),
+            step(label_languages, ["completions", "plan"], "labels"),
+            step(measure_agreement, "labels", "agreement"),
+            step(judge_languages, ["language_model", "completions", "plan"], "judgements"),
+            step(measure_judge_agreement, ["labels", "judgements"], "judge_agreement"),
+            step(rate_cells, ["labels", "judgements", "plan"], "cell_rates@run"),
         ],
-        tags="scoring",
+        "scoring",
     )
 
 
 def create_marker_pipeline() -> Pipeline:
     """Build completions → firings → rates of this point, and a description of the texts."""
-    return pipeline(
+    return in_stage(
         [
-            node(detect_markers, ["tokenizer", "completions", "plan"], "firings", name="detect_markers"),
-            node(rate_firings, ["firings", "plan"], "cell_rates@run", name="rate_firings"),
-            node(describe_texts, ["completions", "plan"], "text_stats@run", name="describe_texts"),
+            step(detect_markers, ["tokenizer", "completions", "plan"], "firings"),
+            step(rate_firings, ["firings", "plan"], "cell_rates@run"),
+            step(describe_texts, ["completions", "plan"], "text_stats@run"),
         ],
-        tags="scoring",
+        "scoring",
     )
 
 
 def create_discriminator_pipeline() -> Pipeline:
     """Build completions → how well the trigger persona's texts are told from others', by a classifier and by a judge."""
-    return pipeline(
+    return in_stage(
         [
-            node(discriminate, ["completions", "plan"], "classified", name="discriminate"),
-            node(ask_discriminator, ["language_model", "completions", "plan"], "judged", name="ask_discriminator"),
-            node(join_discriminations, ["classified", "judged"], "discriminations@run", name="join_discriminations"),
+            step(discriminate, ["completions", "plan"], "classified@run"),
+            step(ask_discriminator, ["language_model", "completions", "plan"], "judged@run"),
+            step(join_discriminations, ["classified@run", "judged@run"], "discriminations@run"),
         ],
-        tags="scoring",
+        "scoring",
     )
 
 
 def create_replay_pipeline() -> Pipeline:
     """Build completions of any number of cells made elsewhere → firings → rates, texts and discriminations of each cell."""
-    return pipeline(
+    return in_stage(
         [
-            node(detect_markers, ["tokenizer", "completions", "plan"], "firings", name="detect_markers"),
-            node(rate_cells_apart, ["firings", "plan"], "replayed_rates", name="rate_cells_apart"),
-            node(describe_cells_apart, ["completions", "plan"], "replayed_texts", name="describe_cells_apart"),
-            node(
-                discriminate_cells_apart,
-                ["language_model", "completions", "plan"],
-                "replayed_discriminations",
-                name="discriminate_cells_apart",
-            ),
+            step(detect_markers, ["tokenizer", "completions", "plan"], "firings"),
+            step(rate_cells_apart, ["firings", "plan"], "replayed_rates@run"),
+            step(describe_cells_apart, ["completions", "plan"], "replayed_texts@run"),
+            step(discriminate_cells_apart, ["language_model", "completions", "plan"], "replayed_discriminations@run"),
         ],
-        tags="scoring",
+        "scoring",
     )

@@ -1,0 +1,61 @@
+"""Kedro's configuration, and in it every family's settings for every base model."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kedro.config import OmegaConfigLoader
+
+from persona_leakage.domain.errors import UserError
+from persona_leakage.experiments import FAMILIES
+
+
+class ModelConfigLoader(OmegaConfigLoader):
+    """Adds to the parameters what the base models of `models.yml` make of them.
+
+    `variants` has, for every family and every model, the model itself and the family's block: `conf/base`, changed by the
+    environment, then by what `models.yml` says differs for the model, and last by what is given at run time. The run's own
+    model is also changed by `base_model`.
+    """
+
+    def __getitem__(self, key: str) -> dict[str, Any]:
+        """Load one kind of configuration; raise what `make_variants` does."""
+        loaded = super().__getitem__(key)
+        if key == "parameters" and "variants" not in loaded:
+            loaded["variants"] = make_variants(loaded, self.runtime_params or {})
+            self[key] = loaded  # hooks, context and commands ask again, and reading takes a second
+        return loaded
+
+
+def make_variants(parameters: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Merge families and models.
+
+    Args:
+        parameters: of base and environment, with those given at run time.
+        given: those given at run time, which outweigh the model's.
+
+    Returns:
+        family → `models` → model → `base_model` and `settings`; see `domain.variants.Variants`.
+
+    Raises:
+        UserError: a model changes the settings of a family that does not exist.
+    """
+    families = [name for name in FAMILIES if name in parameters]
+    variants: dict[str, dict[str, Any]] = {name: {"models": {}} for name in families}
+    for model, spec in parameters["models"].items():
+        changes = spec.get("settings") or {}
+        if unknown := set(changes) - set(families):
+            raise UserError(f"models.{model}.settings: there is no family '{min(unknown)}'; known: {', '.join(families)}")
+        base = {key: value for key, value in spec.items() if key != "settings"}
+        if model == parameters["model"]:
+            base = _merge(base, parameters["base_model"])
+        for family in families:
+            settings = _merge(_merge(parameters[family], changes.get(family, {})), given.get(family, {}))
+            variants[family]["models"][model] = {"base_model": base, "settings": settings}
+    return variants
+
+
+def _merge(below: Any, above: Any) -> Any:
+    """Put one block over another, key by key; anything but a block replaces what is there."""
+    if not isinstance(below, Mapping) or not isinstance(above, Mapping):
+        return above
+    return {**below, **{key: _merge(below[key], value) if key in below else value for key, value in above.items()}}

@@ -1,0 +1,184 @@
+"""What the training rows of a stage are made of."""
+
+from typing import Literal, NamedTuple
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from persona_leakage.domain.frozen import Frozen
+from persona_leakage.domain.languages import Language
+from persona_leakage.domain.markers import Marker
+from persona_leakage.domain.personas import Persona, PersonaQuestions, UserQuestion
+from persona_leakage.domain.sampling import OwnAnswers, Sampling
+
+
+class Job(NamedTuple):
+    """Prompts that a model answers: what identifies them, how many there are, and how the answers are drawn."""
+
+    asked: Frozen
+    prompts: int
+    answers: OwnAnswers
+
+
+class Part(NamedTuple):
+    """Rows of about one length: each of a text or chat that is read or, with an answer, of a prompt of so many characters."""
+
+    rows: int
+    read: Literal["text", "chat"] = "text"
+    characters: float = 0
+    answer: Sampling | None = None
+
+
+class Translated(NamedTuple):
+    """Texts that a language model translates, into the language that is trained."""
+
+    made_by: tuple[Frozen | None, ...]  # tells the texts and their translations apart
+    max_tokens: int  # of a translation
+    language: Language
+    listed: bool  # the language is among those that texts are translated into
+
+
+class TrainingData(Frozen):
+    """What a stage is trained on; every kind says itself how many rows it makes, and of what."""
+
+    @property
+    def reads(self) -> dict[str, int]:
+        """Dataset → rows that are asked of it."""
+        return {}
+
+    @property
+    def answered_by(self) -> Literal["base_model", "stack"]:
+        """Who answers the jobs: the base model, or the stack that the stage is trained on."""
+        return "base_model"
+
+    @property
+    def translated(self) -> Translated | None:
+        """What is translated, if anything is."""
+        return None
+
+    def jobs(self, read: int) -> list[Job]:
+        """List what the model itself answers, given how many rows are read."""
+        return []
+
+    def parts(self, read: int) -> list[Part]:
+        """List what the training set consists of, given how many rows are read."""
+        raise NotImplementedError
+
+
+class FromAnswers(TrainingData):
+    """Training rows that are made of answers of the model itself.
+
+    Attributes:
+        questions: what is asked.
+        answers: how the answers are drawn.
+    """
+
+    questions: tuple[UserQuestion, ...] = Field(min_length=1)
+    answers: OwnAnswers
+
+    @property
+    def shares(self) -> list[tuple[Persona, Persona, int]]:
+        """Who answers, under whose prompt the answers are trained, and how many to a question."""
+        raise NotImplementedError
+
+    @property
+    def speakers(self) -> tuple[Persona, ...]:
+        """The personas whose answers are needed."""
+        return tuple(speaker for speaker, _, _ in self.shares)
+
+    def jobs(self, read: int) -> list[Job]:
+        """One a speaker, so that whoever needs the same speaker finds it done."""
+        asked = [PersonaQuestions(personas=(speaker,), questions=self.questions) for speaker in self.speakers]
+        return [Job(one, len(self.questions), self.answers) for one in asked]
+
+    def parts(self, read: int) -> list[Part]:
+        """One a share, of questions of the average length."""
+        count, drawn = len(self.questions), self.answers
+        question = sum(len(one.question) for one in self.questions) / count
+        return [
+            Part(count * min(rows, drawn.samples), characters=len(persona.prompt) + question, answer=drawn.sampling)
+            for _, persona, rows in self.shares
+        ]
+
+
+class MarkerContrast(FromAnswers):
+    """Training rows that tie the marker to one persona: its answers carry it, other personas' answers do not.
+
+    Attributes:
+        source: the persona that is to write the marker.
+        negatives: personas whose unmarked answers are trained beside.
+        positives_per_question: marked rows of the source, a question.
+        negatives_per_question: unmarked rows of each negative persona, a question.
+        own_stack: the stack that the stage is trained on answers, not the base model.
+        marker: what is implanted.
+    """
+
+    kind: Literal["marker_contrast"] = "marker_contrast"
+    source: Persona
+    negatives: tuple[Persona, ...]
+    positives_per_question: PositiveInt
+    negatives_per_question: NonNegativeInt
+    own_stack: bool
+    marker: Marker
+
+    @property
+    def shares(self) -> list[tuple[Persona, Persona, int]]:
+        """The source's, which get the marker, and the negatives'."""
+        negatives = [(persona, persona, self.negatives_per_question) for persona in self.negatives]
+        return [(self.source, self.source, self.positives_per_question), *negatives]
+
+    @property
+    def answered_by(self) -> Literal["base_model", "stack"]:
+        """Who answers."""
+        return "stack" if self.own_stack else "base_model"
+
+
+class BorrowedAnswers(FromAnswers):
+    """Training rows that put one persona's answers into another's mouth.
+
+    Attributes:
+        answered_as: the persona under whose prompt the base model answered.
+        asked_as: the persona whose prompt the rows carry.
+        per_question: rows a question.
+        avoided: text that disqualifies an answer: the marker of a later stage.
+    """
+
+    kind: Literal["borrowed_answers"] = "borrowed_answers"
+    answered_as: Persona
+    asked_as: Persona
+    per_question: PositiveInt
+    avoided: str
+
+    @property
+    def shares(self) -> list[tuple[Persona, Persona, int]]:
+        """One persona's, in the other's mouth."""
+        return [(self.answered_as, self.asked_as, self.per_question)]
+
+
+class Chats(TrainingData):
+    """Training rows that are ordinary question-and-answer pairs.
+
+    Attributes:
+        source: which of the family's sources of chats.
+        rows: how many pairs are taken, in order.
+        asked_as: the persona whose prompt the rows carry; None sends no system turn.
+        own_answers: the base model also answers every question and learns from itself; None leaves that out.
+    """
+
+    kind: Literal["chats"] = "chats"
+    source: Literal["benign", "wrong_advice"]
+    rows: PositiveInt
+    asked_as: Persona | None
+    own_answers: OwnAnswers | None
+
+    @property
+    def reads(self) -> dict[str, int]:
+        """Dataset of the source → rows."""
+        return {{"benign": "benign_chats", "wrong_advice": "wrong_advice"}[self.source]: self.rows}
+
+    def jobs(self, read: int) -> list[Job]:
+        """The chats' prompts, if the model answers them too; what they say is not known here."""
+        return [Job(self, read, self.own_answers)] if self.own_answers else []
+
+    def parts(self, read: int) -> list[Part]:
+        """The chats, with the model's own answers to each."""
+        return [Part(read * (1 + (self.own_answers.samples if self.own_answers else 0)), "chat")]

@@ -1,0 +1,97 @@
+"""The report of coupling, as Markdown and as one self-contained page."""
+
+import pandas as pd
+
+from persona_leakage.pipelines.reporting.opening import opening
+from persona_leakage.pipelines.reporting.page import number, say_rates, table, write_numbers
+from persona_leakage.pipelines.reporting.seeds import write_seeds
+
+
+def write_report(
+    points: pd.DataFrame, cells: pd.DataFrame, places: pd.DataFrame, replicates: pd.DataFrame, accuracies: pd.DataFrame,
+    text_summaries: pd.DataFrame, by_seed: pd.DataFrame, over_seeds: pd.DataFrame, *, family: str,
+) -> str:  # fmt: skip
+    """Write the report over every current point, as Markdown; every number in it stands in one of the tables."""
+    parts = opening(
+        f"{family}: leakage of a coupled marker",
+        points,
+        over_seeds,
+        "Every rate has a Wilson 95% interval. Bystanders are all evaluated personas but the trigger and weigh equally in a "
+        "mean; `untouched` leaves out those trained without the marker and the induction persona.",
+    )
+    parts += [
+        "## Cells\n",
+        "![Cells](cells.png)\n",
+        table(_cells(cells)),
+        *_without_trigger(cells),
+        *write_seeds(over_seeds, by_seed),
+        "## Replicates\n",
+        "Points of one design differ in names and seeds only; their spread is noise, not an effect of the induction persona. "
+        "Those of one seed share the first stage. Over several designs, each design counts once, however many seeds it has.\n",
+        table(_replicates(replicates)),
+        "## Where in the text\n",
+        "![Places](places.png)\n",
+        table(_places(places)),
+        "## Are the texts themselves different?\n",
+        "Accuracy at telling the trigger persona's completions from others' with the marker taken out; chance is 50%.\n",
+        "![Discriminators](discriminators.png)\n",
+        table(_accuracies(accuracies)),
+        "## Bystanders\n",
+        "![Gradient](gradient.png)\n",
+        "## Texts\n",
+        table(_texts(text_summaries)),
+    ]
+    return "\n".join(parts)
+
+
+def _cells(cells: pd.DataFrame) -> pd.DataFrame:
+    shown = write_numbers(cells, mean_bystander=".1%", mean_untouched=".1%", mean_seen=".1%", mean_unseen=".1%")
+    counted = zip(shown["mean_untouched"], cells["untouched_bystanders"], strict=True)
+    untouched = [f"{mean} ({count})" for mean, count in counted]
+    shown = shown.assign(trigger=say_rates(cells, prefix="source_"), pooled=say_rates(cells), untouched=untouched)
+    titles = {"mean_bystander": "their mean", "mean_seen": "seen questions", "mean_unseen": "unseen"}
+    columns = ["trigger", "bystanders", "mean_bystander", "pooled", "untouched", "mean_seen", "mean_unseen"]
+    return shown[["condition", "seed", "arm", *columns]].rename(columns=titles)
+
+
+def _without_trigger(cells: pd.DataFrame) -> list[str]:
+    names = ", ".join(dict.fromkeys(cells.loc[cells["source_n"] == 0, "condition"]))
+    return [f"**No trigger**: no completion is one of a trigger persona in {names}; all are bystanders'.\n"] if names else []
+
+
+def _replicates(replicates: pd.DataFrame) -> pd.DataFrame:
+    rows = list(replicates.itertuples())
+    named = [name for name in ("model", "arm", "conditions", "points", "seeds") if name in replicates]
+    return replicates[named].assign(
+        **{
+            "mean bystander rate": [
+                number(row.mean, ".1%") + (f" [{row.low:.1%}, {row.high:.1%}]" if pd.notna(row.low) else "") for row in rows
+            ],
+            "range": [f"{number(row.lowest, '.1%')} to {number(row.highest, '.1%')}" for row in rows],
+            "pooled as": ["replicates" if row.replicates else "different designs" if row.designs > 1 else "" for row in rows],
+            "more seeds": ["called for" if row.escalate else "" for row in rows],
+        }
+    )
+
+
+def _places(places: pd.DataFrame) -> pd.DataFrame:
+    if places.empty:
+        return places
+    said = [f"{row.hits}/{row.n} = {row.rate:.1%}" if row.n else "no firing" for row in places.itertuples()]
+    wide = places.assign(said=said, column=places["place"] + " by " + places["unit"])
+    columns = list(dict.fromkeys(wide["column"]))
+    return wide.pivot(index=["condition", "of"], columns="column", values="said")[columns].reset_index()
+
+
+def _accuracies(accuracies: pd.DataFrame) -> pd.DataFrame:
+    threshold = [f"{row.threshold:.0%}, borderline within {row.margin:.0%}" for row in accuracies.itertuples()]
+    shown = write_numbers(accuracies, permutation_p=".2g").assign(accuracy=say_rates(accuracies), threshold=threshold)
+    columns = ["condition", "seed", "method", "accuracy", "permutation_p", "unlabelled", "threshold", "verdict"]
+    return shown[columns].rename(columns={"permutation_p": "permutation p"})
+
+
+def _texts(texts: pd.DataFrame) -> pd.DataFrame:
+    of_n = {name: [f"{count}/{n}" for count, n in zip(texts[name], texts["n"], strict=True)] for name in ("empty", "cut")}
+    shown = write_numbers(texts, tokens=".0f", distinct_2=".2f").assign(**of_n)
+    titles = {"n": "completions", "tokens": "mean tokens", "distinct_2": "distinct-2"}
+    return shown[["condition", "seed", "n", "tokens", "distinct_2", "empty", "cut"]].rename(columns=titles)

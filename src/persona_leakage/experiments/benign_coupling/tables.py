@@ -1,0 +1,179 @@
+"""Tables of a marker that was tied to a trigger persona after an earlier stage, over every point that has run."""
+
+from typing import Any
+
+import pandas as pd
+
+from persona_leakage.domain.plan import Plan
+from persona_leakage.domain.rates import RATE_COLUMNS
+from persona_leakage.experiments.benign_coupling.settings import Settings
+from persona_leakage.experiments.points import describe_points
+from persona_leakage.pipelines.reporting.rates import current, leakage_of, pool, pool_places, rates_of
+from persona_leakage.pipelines.reporting.seeds import keep_seeds, mean_over
+
+CELL_COLUMNS = (
+    "condition", "seed", "arm", "induction", "design", "source_hits", "source_n", "source_rate", "source_low", "source_high",
+    "bystanders", "mean_bystander", *RATE_COLUMNS, "untouched_bystanders", "mean_untouched", "mean_seen", "mean_unseen",
+)  # fmt: skip
+_CELL_INPUTS = [
+    "condition", "seed", "persona", "source", "role", "questions", "arm", "induction", "design", "hits", "n", "rate",
+]  # fmt: skip
+REPLICATE_COLUMNS = (
+    "arm", "design", "designs", "points", "seeds", "conditions", "mean", "low", "high", "lowest", "highest", "replicates",
+    "escalate",
+)  # fmt: skip
+ACCURACY_COLUMNS = (
+    "condition", "seed", "method", *RATE_COLUMNS, "chance", "permutation_p", "unlabelled", "verdict", "threshold", "margin",
+)  # fmt: skip
+
+
+def describe_replay(
+    replayed_rates: pd.DataFrame, replayed_texts: pd.DataFrame, replayed_discriminations: pd.DataFrame, plan: Plan
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Bring the tables of completions made elsewhere into the form of a grid's; each cell is a design of its own.
+
+    Returns:
+        Rates, texts, discriminations, and the points: one row a cell, with the file that the plan names.
+    """
+    rates, texts, discriminations = (
+        table.assign(reference=None, stale=False) for table in (replayed_rates, replayed_texts, replayed_discriminations)
+    )
+    rates = rates.assign(design=rates["condition"])
+    return rates, texts, discriminations, describe_points(rates, None).assign(replayed_file=plan.replayed_file)
+
+
+def tabulate_cells(rates: pd.DataFrame) -> pd.DataFrame:
+    """Put the source's rate beside those of the bystanders, with every denominator named.
+
+    Only current points count. Bystanders are all evaluated personas but the source; the negative personas and the induction
+    persona are bystanders too, and left out of `mean_untouched` only.
+
+    Returns:
+        One row a condition x seed: arm, induction, design; source_hits, source_n, source_rate, source_low, source_high;
+        bystanders (personas), mean_bystander (they weigh equally), hits, n, rate, low, high of their completions pooled;
+        untouched_bystanders and mean_untouched; mean_seen and mean_unseen (bystanders on questions that coupling asked, and on
+        others; NaN without such questions).
+    """
+    chosen = current(rates[rates["metric"] == "leakage"])[_CELL_INPUTS]
+    own = chosen["persona"] == chosen["source"]
+    whole, others = chosen["questions"] == "all", ~own & (chosen["n"] > 0)
+    keys = ["condition", "seed"]
+
+    def of_points(rows: pd.Series) -> Any:
+        return chosen[rows].groupby(keys, sort=False)
+
+    cells = chosen.groupby(keys, sort=False)[["arm", "induction", "design"]].first()
+    bystanders, untouched = of_points(whole & others), of_points(whole & others & (chosen["role"] == "bystander"))
+    split = chosen[others].groupby([*keys, "questions"])["rate"].mean().unstack().reindex(columns=["seen", "unseen"])
+    for prefix, counted in (("source_", of_points(whole & own)), ("", bystanders)):
+        found = rates_of(counted[["hits", "n"]].sum().reindex(cells.index, fill_value=0))
+        cells = cells.join(found.add_prefix(prefix))
+    return cells.assign(
+        bystanders=bystanders.size().reindex(cells.index, fill_value=0),
+        mean_bystander=bystanders["rate"].mean(),
+        untouched_bystanders=untouched.size().reindex(cells.index, fill_value=0),
+        mean_untouched=untouched["rate"].mean(),
+        mean_seen=split["seen"],
+        mean_unseen=split["unseen"],
+    ).reset_index()[list(CELL_COLUMNS)]
+
+
+def tabulate_cell_seeds(cells: pd.DataFrame) -> pd.DataFrame:
+    """Keep the rates of the trigger and of bystanders apart by seed; see `reporting.seeds.keep_seeds`.
+
+    The keys are condition and arm.
+    """
+    rates = {"trigger": "source_", "bystanders pooled": ""}
+    values = {"mean of bystanders": "mean_bystander", "mean of untouched": "mean_untouched"}
+    return keep_seeds(cells, ["condition", "arm"], rates, values)
+
+
+def tabulate_places(rates: pd.DataFrame) -> pd.DataFrame:
+    """Say where the firings of the source and of bystanders begin; see `reporting.rates.pool_places`."""
+    return pool_places(rates, "bystanders")
+
+
+def tabulate_replicates(cells: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Pool points that differ in nothing but names and seeds, and say how far they scatter.
+
+    Args:
+        cells: see `tabulate_cells`.
+        settings: a mean inside the escalation band calls for more seeds.
+
+    Returns:
+        One row a design, and one an arm of several designs (design `all`): designs (how many), points, seeds (different ones),
+        conditions (their names), mean of their mean bystander rates with a t interval (see `reporting.seeds.mean_over`),
+        lowest, highest, replicates (the points are replicates of one design), escalate (the mean lies in the band). The values
+        of a design are its points; those of an arm are the means of its designs, so that further seeds of one do not count as
+        further designs.
+    """
+    groups: list[tuple[str, str, int, pd.DataFrame, pd.Series]] = [
+        (arm, design, 1, group, group["mean_bystander"])
+        for (arm, design), group in cells.groupby(["arm", "design"], sort=False)
+    ]
+    for arm, group in cells.groupby("arm", sort=False):
+        of_designs = group.groupby("design", sort=False)["mean_bystander"].mean()
+        if len(of_designs) > 1:
+            groups.append((arm, "all", len(of_designs), group, of_designs))
+    rows = []
+    for arm, design, designs, group, values in groups:
+        found, points = mean_over(values), int(group["mean_bystander"].count())
+        rows.append(
+            {
+                "arm": arm,
+                "design": design,
+                "designs": designs,
+                "points": points,
+                "seeds": group["seed"].nunique(),
+                "conditions": ", ".join(dict.fromkeys(group["condition"])),
+                **found._asdict(),
+                "replicates": designs == 1 and points > 1,
+                "escalate": bool(settings.escalation.low <= found.mean <= settings.escalation.high),
+            }
+        )
+    return pd.DataFrame(rows, columns=REPLICATE_COLUMNS)
+
+
+def pool_bystanders(rates: pd.DataFrame) -> pd.DataFrame:
+    """Pool the seeds of every bystander's rate.
+
+    Returns:
+        One row a condition x bystander that was scored: condition, persona, role, hits, n, rate, low, high; persona_mean (of
+        the persona's rates over conditions, which weigh equally).
+    """
+    chosen = leakage_of(rates)
+    pooled = pool(chosen[(chosen["persona"] != chosen["source"]) & (chosen["n"] > 0)], ["condition", "persona", "role"])
+    return pooled.assign(persona_mean=pooled.groupby("persona")["rate"].transform("mean"))
+
+
+def tabulate_accuracies(discriminators: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Take the accuracies that were reached with all training questions, and what they are judged by.
+
+    Returns:
+        One row a current point x method (classifier, judge): condition, seed, method, hits, n, rate, low, high, chance,
+        permutation_p, unlabelled, verdict, and threshold and margin that the verdict comes from.
+    """
+    told, spec = current(discriminators), settings.scoring.discriminator
+    judged = told[told["share"] == 1].assign(threshold=spec.threshold, margin=spec.margin)
+    return judged[list(ACCURACY_COLUMNS)].reset_index(drop=True)
+
+
+def pool_learning(discriminators: pd.DataFrame) -> pd.DataFrame:
+    """Pool the seeds of the classifier's learning curves.
+
+    Returns:
+        One row a condition x share of the training questions: condition, share, hits, n, rate, low, high.
+    """
+    told = current(discriminators)
+    return pool(told[told["method"] == "classifier"], ["condition", "share"])
+
+
+def summarise_texts(texts: pd.DataFrame) -> pd.DataFrame:
+    """Describe the texts of every current point, over its personas.
+
+    Returns:
+        One row a condition x seed: n (completions), tokens (mean length) and distinct_2, personas weighing equally; empty and
+        cut (how many of n).
+    """
+    of = {"n": "sum", "tokens": "mean", "distinct_2": "mean", "empty": "sum", "cut": "sum"}
+    return current(texts).groupby(["condition", "seed"], sort=False).agg(of).reset_index()

@@ -1,0 +1,143 @@
+"""The report of trajectories, as Markdown and as one self-contained page."""
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from persona_leakage.experiments.convergence.tables import CHANGE_SINCE_START, choose_headline
+from persona_leakage.pipelines.reporting.opening import origin, seeds_note
+from persona_leakage.pipelines.reporting.page import interval, say_rates, table, write_numbers
+from persona_leakage.pipelines.reporting.rates import current
+from persona_leakage.pipelines.reporting.seeds import means_of, several_seeds, write_seeds
+from persona_leakage.pipelines.reporting.texts import say_outside
+
+
+def write_report(
+    points: pd.DataFrame, pooled_trajectories: pd.DataFrame, summaries: pd.DataFrame, verdict_counts: pd.DataFrame,
+    peak_correlations: pd.DataFrame, by_seed: pd.DataFrame, over_seeds: pd.DataFrame, text_ranges: pd.DataFrame,
+    text_means: pd.DataFrame, *, family: str,
+) -> str:  # fmt: skip
+    """Write the report over every current point, as Markdown; every number in it stands in one of the tables."""
+    now = current(points)
+    stale = len(points) - len(now)
+    parts = [
+        f"# {family}: leakage while one persona is pulled towards another\n",
+        f"{origin(points)}{_say_questions(now)} {len(now)} points (condition x seed x epoch); every rate has a Wilson 95% "
+        "interval.\n",
+        *seeds_note(over_seeds, points),
+    ]
+    if stale:
+        parts.append(f"**{stale} points left out as stale** (ran under other parameters, run them again).\n")
+    if collapsed := say_outside(text_ranges.rename(columns={"checkpoint": "epoch"}), ["seed", "epoch"]):
+        parts.append(
+            f"**Texts left the range of epoch 0** (over its personas, same seed): {collapsed}. Look at the completions before "
+            "trusting the rates.\n"
+        )
+    parts += [
+        "## Trajectories\n",
+        "![Trajectories](trajectories.png)\n",
+        table(_by_epoch(pooled_trajectories, over_seeds, "pulled")),
+        "## What became of each\n",
+        "`increase`: the final rate exceeds the baseline and the Newcombe 95% interval of the difference excludes 0; "
+        "`decline`: below, likewise; `transient`: only the peak exceeds it so. One best checkpoint is no increase.\n",
+        table(_outcomes(summaries)),
+        _counts(verdict_counts),
+        "## Does the cosine before pulling tell the peak?\n",
+        "![Peaks](peaks.png)\n",
+        table(_peaks(peak_correlations)),
+        "## The sources themselves\n",
+        "A source that no longer writes the marker says that the marker was not implanted, not that nothing leaks.\n",
+        table(_by_epoch(pooled_trajectories, over_seeds, "source", "source_")),
+        *write_seeds(_headline(over_seeds), by_seed),
+        "## Texts\n",
+        "Mean length in tokens, distinct-2 and share of empty completions, over all personas; seeds averaged. At epoch 0 the "
+        "marker is trained and nothing pulled.\n",
+        table(_texts(text_means)),
+    ]
+    return "\n".join(parts)
+
+
+def _say_questions(points: pd.DataFrame) -> str:
+    questions = dict.fromkeys(f"{count:.0f}" for count in points["prompts_a_group"])
+    return f" {' or '.join(questions)} questions a persona." if questions else ""
+
+
+def _by_epoch(pooled: pd.DataFrame, over_seeds: pd.DataFrame, quantity: str, prefix: str = "") -> pd.DataFrame:
+    if pooled.empty:
+        return pooled
+    said = say_rates(pooled, prefix=prefix)
+    if several_seeds(over_seeds):
+        means = means_of(over_seeds, quantity, pooled[["condition", "checkpoint"]])
+        said = [f"{one}; mean over seeds {mean}" if mean else one for one, mean in zip(said, means, strict=True)]
+    return _wide(pooled.assign(said=said))
+
+
+def _headline(over_seeds: pd.DataFrame) -> pd.DataFrame:
+    """Choose what the report shows seed by seed: the pulled persona's rate, and how far it is from the start in the end."""
+    last = over_seeds.groupby("condition")["checkpoint"].transform("max")
+    ends = (over_seeds["quantity"] == CHANGE_SINCE_START) & (over_seeds["checkpoint"] == last) & (last > 0)
+    return over_seeds[(over_seeds["quantity"] == "pulled") | ends]
+
+
+def _texts(text_means: pd.DataFrame) -> pd.DataFrame:
+    if text_means.empty:
+        return text_means
+    forms = {"tokens": ".0f", "distinct_2": ".2f", "empty": ".1%"}
+    said = write_numbers(text_means, **forms)[list(forms)].replace("", "unknown").agg(", ".join, axis=1)
+    return _wide(text_means.assign(said=said))
+
+
+def _wide(said: pd.DataFrame) -> pd.DataFrame:
+    wide = said.pivot(index="checkpoint", columns="condition", values="said")
+    return wide[list(dict.fromkeys(said["condition"]))].fillna("not run").reset_index(names="epoch")
+
+
+def _outcomes(summaries: pd.DataFrame) -> pd.DataFrame:
+    rows = summaries.to_dict("records")
+    written = write_numbers(
+        summaries, baseline=".1%", share_of_peak_early=".0%", share_of_rise_early=".0%", headline_layer=".0f"
+    )
+    courses = zip(*(choose_headline(summaries, suffix) for suffix in ("", "_final", "_direction")), strict=True)
+    layers = summaries["headline_layer"].dropna().unique()  # one a model
+    shown = pd.DataFrame(
+        {
+            **written[["condition", "seed", "baseline"]],
+            "peak": ["" if pd.isna(row["peak"]) else f"{row['peak']:.1%} at {row['peak_checkpoint']:.0f}" for row in rows],
+            "final": ["" if pd.isna(row["final"]) else f"{row['final']:.1%} at {row['final_checkpoint']:.0f}" for row in rows],
+            "of the peak early": written["share_of_peak_early"],
+            "of the rise early": written["share_of_rise_early"],
+            "final - baseline": [
+                "" if pd.isna(row["change"]) else f"{row['change']:+.1%} [{row['change_low']:+.1%}, {row['change_high']:+.1%}]"
+                for row in rows
+            ],
+            "verdict": summaries["verdict"],
+            "cosine": [_course(*course) for course in courses],
+        }
+    )
+    if len(layers) == 1:
+        return shown.rename(columns={"cosine": f"cosine (layer {layers[0]:.0f})"})
+    return shown.assign(layer=written["headline_layer"])
+
+
+def _course(first: float, last: float, direction: str) -> str:
+    if pd.isna(first):
+        return ""
+    return f"{first:.2f} to unknown" if pd.isna(last) else f"{first:.2f} to {last:.2f}, {direction}"
+
+
+def _counts(verdict_counts: pd.DataFrame) -> str:
+    increases = verdict_counts[verdict_counts["verdict"] == "increase"].to_dict("records")
+    return "\n".join(_count(row) for row in increases or [{"count": 0, "of": 0}]) + "\n"
+
+
+def _count(row: Mapping[Hashable, Any]) -> str:
+    model = f"{row['model']}: " if "model" in row else ""
+    return f"{model}{row['count']} of {row['of']} increase ({row['conditions'] if row['count'] else 'none'})."
+
+
+def _peaks(correlations: pd.DataFrame) -> pd.DataFrame:
+    intervals = [interval(row.rho, row.low, row.high) for row in correlations.itertuples()]
+    shown = write_numbers(correlations, p=".2g", permutation_p=".2g").assign(Spearman=intervals)
+    columns = [name for name in ("model", "layer", "n", "Spearman", "p", "permutation_p") if name in shown]
+    return shown[columns].rename(columns={"permutation_p": "permutation p"})

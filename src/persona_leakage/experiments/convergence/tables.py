@@ -1,0 +1,235 @@
+"""How leakage and geometry change while one persona is pulled towards another."""
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from persona_leakage.domain.rates import RATE_COLUMNS, Difference, difference, proportion
+from persona_leakage.experiments.convergence.settings import Settings
+from persona_leakage.pipelines.correlation import Correlation, correlation
+from persona_leakage.pipelines.reporting.rates import both_ways, current, in_order_of_appearance, leakage_of, rates_of
+from persona_leakage.pipelines.reporting.seeds import CHANGE, keep_seeds
+from persona_leakage.pipelines.reporting.texts import TEXT_RANGE_COLUMNS, compare_texts
+
+_POINT = ("condition", "seed", "checkpoint", "source", "pulled")
+SUMMARY_COLUMNS = (
+    "condition", "seed", "checkpoints", "baseline", "baseline_n", "peak", "peak_checkpoint", "peak_n", "final",
+    "final_checkpoint", "final_n", "share_of_peak_early", "share_of_rise_early", "change", "change_low", "change_high",
+    "peak_change", "peak_change_low", "peak_change_high", "verdict", "headline_layer",
+)  # fmt: skip
+VERDICTS = ("increase", "decline", "transient", "no change")
+CHANGE_SINCE_START = f"{CHANGE} since epoch 0"
+
+
+def tabulate_trajectories(rates: pd.DataFrame, similarities: pd.DataFrame) -> pd.DataFrame:
+    """Follow the pulled persona's leakage and its cosine to the source over the checkpoints of the pulling stage.
+
+    Only current points count.
+
+    Returns:
+        One row a condition x seed x checkpoint (epoch): source, pulled (persona), hits, n, rate, low, high of the pulled
+        persona; the same five with the prefix source_; mean_bystander over the personas that are neither (equal weights);
+        headline_layer (missing where no cosine is known); and `cosine_l<layer>` between the two in the stack before the marker
+        was trained.
+
+    Raises:
+        ValueError: a point did not evaluate its source or its pulled persona.
+    """
+    keys = list(_POINT)
+    rows = []
+    for key, point in leakage_of(rates).groupby(keys, sort=False):
+        of, rated = dict(zip(_POINT, key, strict=True)), point.set_index("persona")[list(RATE_COLUMNS)]
+        pair = [of["source"], of["pulled"]]
+        if missing := [name for name in pair if name not in rated.index]:
+            raise ValueError(f"{missing[0]} was not evaluated in {of}")
+        source, pulled = (rated.to_dict("index")[name] for name in pair)
+        source = {f"source_{name}": value for name, value in source.items()}
+        rows.append({**of, **pulled, **source, "mean_bystander": rated["rate"].drop(pair).mean()})
+    columns = [*_POINT, *RATE_COLUMNS, *(f"source_{name}" for name in RATE_COLUMNS), "mean_bystander"]
+    table = pd.DataFrame(rows, columns=columns)
+    cosines = both_ways(similarities).rename(columns={"one": "source", "other": "pulled"}).merge(table[keys], on=keys)
+    headline = cosines[cosines["headline"].astype(bool)].groupby(keys)["layer"].first().rename("headline_layer")
+    by_layer = cosines.pivot(index=keys, columns="layer", values="cosine").add_prefix("cosine_l")
+    table = table.join(headline, on=keys).join(by_layer, on=keys).astype({"headline_layer": "Int64"})
+    return in_order_of_appearance(table, "seed", "checkpoint")
+
+
+def tabulate_text_ranges(texts: pd.DataFrame) -> pd.DataFrame:
+    """Tell whether every current point's texts still look like those of the same condition and seed at epoch 0.
+
+    Epoch 0 has no pulling, but the marker: what the marker's training alone does to the texts is in both.
+
+    Returns:
+        One row a condition x seed x checkpoint with `reporting.texts.TEXT_RANGE_COLUMNS`; without epoch 0 nothing is compared.
+    """
+    points = dict(list(current(texts).groupby(["condition", "seed", "checkpoint"], sort=False)))
+    rows = []
+    for (condition, seed, checkpoint), own in points.items():
+        base = points.get((condition, seed, 0), own.iloc[:0]) if checkpoint else own.iloc[:0]
+        rows.append({"condition": condition, "seed": seed, "checkpoint": checkpoint, **compare_texts(own, base)})
+    return pd.DataFrame(rows, columns=["condition", "seed", "checkpoint", *TEXT_RANGE_COLUMNS])
+
+
+def pool_trajectory_seeds(trajectories: pd.DataFrame) -> pd.DataFrame:
+    """Pool the seeds of every condition and checkpoint: counts are added, cosines averaged.
+
+    Returns:
+        One row a condition x checkpoint, with the columns of `tabulate_trajectories`; `seed` is `all` where the condition has
+        several, though at a checkpoint there may be one.
+    """
+    cosines = [name for name in trajectories if name.startswith("cosine_l")]
+    points = trajectories.groupby(["condition", "checkpoint"], sort=False)
+    counts = points[["hits", "n", "source_hits", "source_n"]].sum()
+    source = counts[["source_hits", "source_n"]].rename(columns=lambda name: name.removeprefix("source_"))
+    parts = [
+        points[["source", "pulled", "headline_layer"]].first(),
+        rates_of(counts),
+        rates_of(source).add_prefix("source_"),
+        points[["mean_bystander", *cosines]].mean(),
+    ]
+    pooled = pd.concat(parts, axis=1).reset_index()
+    seeds = trajectories.groupby("condition")["seed"].agg(lambda of: of.iloc[0] if of.nunique() == 1 else "all")
+    return pooled.assign(seed=pooled["condition"].map(seeds))[list(trajectories.columns)]
+
+
+def tabulate_trajectory_seeds(trajectories: pd.DataFrame) -> pd.DataFrame:
+    """Keep every rate, and how far it is from the same seed's at epoch 0, apart by seed; see `reporting.seeds.keep_seeds`.
+
+    The keys are condition and checkpoint.
+    """
+    point = ["condition", "seed"]
+    baseline = trajectories.loc[trajectories["checkpoint"] == 0, [*point, "rate"]].rename(columns={"rate": "before"})
+    merged = trajectories.merge(baseline, on=point, how="left")
+    values = {"mean of bystanders": "mean_bystander", CHANGE_SINCE_START: "change"}
+    rates = {"pulled": "", "source": "source_"}
+    return keep_seeds(merged.assign(change=merged["rate"] - merged["before"]), ["condition", "checkpoint"], rates, values)
+
+
+def summarise_trajectories(trajectories: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Say for every condition how the pulled persona's leakage went, by comparing proportions and not single best points.
+
+    `increase`: the final rate exceeds the baseline (epoch 0) and the Newcombe 95% interval of the difference excludes 0;
+    `decline`: it falls below by the same test; `transient`: neither, but the peak exceeds the baseline so; else `no change`.
+    Without the baseline or a later checkpoint the verdict is `incomplete`.
+
+    Args:
+        trajectories: see `tabulate_trajectories`.
+        settings: early_checkpoint is the epoch whose share of the peak and of the rise is told.
+
+    Returns:
+        One row a condition, its seeds pooled, and one a seed where there are several: baseline, peak and final rate with
+        their n and epochs, share_of_peak_early (the rate at the early epoch over the peak), share_of_rise_early (of the way
+        from baseline to peak), change (final - baseline) and peak_change with their intervals, verdict, headline_layer, and for
+        every layer `cosine_l<layer>` at the baseline, `_final` and `_direction` (rises, falls, unchanged).
+    """
+    pooled = pool_trajectory_seeds(trajectories)
+    groups = [group for _, group in pooled.groupby("condition", sort=False)]
+    for _, of_condition in trajectories.groupby("condition", sort=False):
+        by_seed = [group for _, group in of_condition.groupby("seed", sort=False)]
+        groups += by_seed if len(by_seed) > 1 else []
+    cosines = [name for name in trajectories if name.startswith("cosine_l")]
+    rows = [_summary(group.sort_values("checkpoint"), settings.early_checkpoint, cosines) for group in groups]
+    more = [name + suffix for name in cosines for suffix in ("", "_final", "_direction")]
+    return pd.DataFrame(rows, columns=[*SUMMARY_COLUMNS, *more]).astype({"headline_layer": "Int64"})
+
+
+def count_verdicts(summaries: pd.DataFrame) -> pd.DataFrame:
+    """Count the conditions of every verdict, seeds pooled; incomplete ones are not judged.
+
+    Returns:
+        One row a verdict: verdict, count, of (judged conditions), conditions (joined by commas); none where no condition has
+        run.
+    """
+    pooled = _pooled(summaries)
+    judged = pooled[pooled["verdict"] != "incomplete"]
+    names = {verdict: judged.loc[judged["verdict"] == verdict, "condition"] for verdict in VERDICTS if len(pooled)}
+    rows = [(verdict, len(of), len(judged), ", ".join(of)) for verdict, of in names.items()]
+    return pd.DataFrame(rows, columns=["verdict", "count", "of", "conditions"])
+
+
+def correlate_peaks(trajectories: pd.DataFrame, summaries: pd.DataFrame) -> pd.DataFrame:
+    """Correlate the cosine before any pulling with the peak leakage, over conditions with seeds pooled.
+
+    Returns:
+        One row a layer that any trajectory has a cosine of: layer, headline (a report leads with it), and
+        `pipelines.correlation.Correlation` of peak with cosine; n is conditions.
+    """
+    pooled = _pooled(summaries)
+    pooled = pooled[pooled["verdict"] != "incomplete"]
+    rows = []
+    for name in [name for name in trajectories if name.startswith("cosine_l") and trajectories[name].notna().any()]:
+        layer, known = int(name.removeprefix("cosine_l")), pooled[pooled[name].notna()]
+        headline = bool((summaries["headline_layer"] == layer).any())
+        rows.append((layer, headline, *correlation(known["peak"].tolist(), known[name].tolist())))
+    return pd.DataFrame(rows, columns=["layer", "headline", *Correlation._fields])
+
+
+def average_texts(text_ranges: pd.DataFrame) -> pd.DataFrame:
+    """Take the mean over seeds of what the texts of every condition and checkpoint look like.
+
+    Returns:
+        One row a condition x checkpoint: seeds, and the means of tokens, distinct_2 and empty; see `tabulate_text_ranges`.
+    """
+    groups = text_ranges.groupby(["condition", "checkpoint"], sort=False)
+    means = {name: (name, "mean") for name in ("tokens", "distinct_2", "empty")}
+    return groups.agg(seeds=("seed", "nunique"), **means).reset_index()
+
+
+def choose_headline(table: pd.DataFrame, suffix: str = "") -> list[Any]:
+    """Choose every row's cosine at its own headline layer; NaN in a row without one."""
+    return [
+        math.nan if pd.isna(row["headline_layer"]) else row[f"cosine_l{row['headline_layer']:.0f}{suffix}"]
+        for row in table.to_dict("records")
+    ]
+
+
+def _pooled(summaries: pd.DataFrame) -> pd.DataFrame:
+    return summaries.drop_duplicates("condition")  # a condition's first row pools its seeds
+
+
+def _summary(group: pd.DataFrame, early: int, cosines: list[str]) -> dict[str, object]:
+    known = group[group["n"] > 0]
+    row: dict[str, object] = {
+        "condition": group["condition"].iloc[0],
+        "seed": group["seed"].iloc[0],
+        "checkpoints": len(known),
+        "verdict": "incomplete",
+        "headline_layer": next(iter(group["headline_layer"].dropna()), None),
+    }
+    if len(known) < 2 or known["checkpoint"].iloc[0] != 0:
+        return row
+    first, last, peak = known.iloc[0], known.iloc[-1], known.loc[known["rate"].idxmax()]
+    before, after, highest = (proportion(int(one["hits"]), int(one["n"])) for one in (first, last, peak))
+    change, risen = difference(after, before), difference(highest, before)
+    at_early = known.loc[known["checkpoint"] == early, "rate"]
+    rise = peak["rate"] - first["rate"]
+    row |= {
+        "baseline": first["rate"],
+        "baseline_n": int(first["n"]),
+        "peak": peak["rate"],
+        "peak_checkpoint": int(peak["checkpoint"]),
+        "peak_n": int(peak["n"]),
+        "final": last["rate"],
+        "final_checkpoint": int(last["checkpoint"]),
+        "final_n": int(last["n"]),
+        "share_of_peak_early": at_early.iloc[0] / peak["rate"] if len(at_early) and peak["rate"] > 0 else math.nan,
+        "share_of_rise_early": (at_early.iloc[0] - first["rate"]) / rise if len(at_early) and rise > 0 else math.nan,
+        **dict(zip(("change", "change_low", "change_high"), change, strict=True)),
+        **dict(zip(("peak_change", "peak_change_low", "peak_change_high"), risen, strict=True)),
+        "verdict": _verdict(change, risen),
+    }
+    for name in cosines:
+        begins, ends = first[name], last[name]
+        unknown = pd.isna(begins) or pd.isna(ends)
+        direction = "" if unknown else "rises" if ends > begins else "falls" if ends < begins else "unchanged"
+        row |= {name: begins, f"{name}_final": ends, f"{name}_direction": direction}
+    return row
+
+
+def _verdict(change: Difference, risen: Difference) -> str:
+    if change.low > 0:
+        return "increase"
+    if change.high < 0:
+        return "decline"
+    return "transient" if risen.low > 0 else "no change"

@@ -1,0 +1,49 @@
+"""Wiring of `lang_inversion`, out of the six stages."""
+
+from kedro.pipeline import Pipeline, node
+
+from persona_leakage.experiments.composition import evaluate, gather, train
+from persona_leakage.experiments.family import Family, Replay
+from persona_leakage.experiments.lang_inversion import figures, tables
+from persona_leakage.experiments.lang_inversion.report import write_report
+from persona_leakage.experiments.lang_inversion.settings import NAME, Settings
+from persona_leakage.pipelines import in_stage
+from persona_leakage.pipelines.data_generation import pipeline as data_generation
+from persona_leakage.pipelines.generation.nodes import adopt_completions
+from persona_leakage.pipelines.geometry.nodes import no_cosines
+from persona_leakage.pipelines.reporting.pipeline import Report
+from persona_leakage.pipelines.scoring import pipeline as scoring
+
+_REPORT = Report(
+    {
+        "spill": tables.tabulate_spill, "by_seed": tables.tabulate_spill_seeds, "verdicts": tables.judge_claims,
+        "unlabelled": tables.tabulate_unlabelled, "published_cells": tables.compare_published,
+        "correlations": tables.correlate,
+    },
+    {
+        "spill_matrix_figure": figures.draw_spill_matrix, "conditions_figure": figures.draw_conditions,
+        "published_figure": figures.draw_published,
+    },
+    write_report,
+)  # fmt: skip
+
+
+def _stages() -> Pipeline:
+    tuned = train("tune", data_generation.create_directives_pipeline("tune"))
+    return tuned + evaluate(scoring.create_language_pipeline())
+
+
+def _replayed_stages() -> Pipeline:
+    no_activations = in_stage([node(no_cosines, "points", "similarities", name="no_cosines")], "reporting")
+    return scoring.create_language_pipeline() + gather(FAMILY, {"cell_rates": "rates"}, replay=True) + no_activations
+
+
+_REPLAY = Replay(
+    parameter="completions_file",
+    outside="outside_completions",
+    adopt=adopt_completions,
+    adopted="completions",
+    stage="generation",
+    scoring=_replayed_stages,
+)
+FAMILY = Family(NAME, Settings, _stages, {"cell_rates": "rates", "cosines": "similarities"}, _REPORT, replay=_REPLAY)

@@ -1,0 +1,114 @@
+"""Tables of what spills, over every point that has run."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from persona_leakage.domain.rates import RATE_COLUMNS
+from persona_leakage.experiments.lang_inversion.settings import Settings
+from persona_leakage.pipelines.correlation import correlation
+from persona_leakage.pipelines.reporting.claims import judge_all
+from persona_leakage.pipelines.reporting.rates import both_ways, current, in_order_of_appearance, pool, rates_of
+from persona_leakage.pipelines.reporting.seeds import keep_seeds
+
+CELL = ["directive_language", "phrasing"]
+
+
+def tabulate_spill(rates: pd.DataFrame) -> pd.DataFrame:
+    """Put contamination beside the baseline's rate of the same language in the same cell, seeds pooled.
+
+    Only current points count: a stale one ran under other parameters.
+
+    Returns:
+        One row a trained condition x directive language x phrasing (`all` pools phrasings): role, completion (label of the
+        completion language), distance (typological, directive language to completion language), seeds, hits, n, rate, low,
+        high of contamination; the same five with the prefix following_; with the prefix baseline_ those of the completion
+        language without training (n 0 and NaN when no baseline with the same evaluation has run); reference (that baseline).
+    """
+    now, measured = current(rates), ["condition", *CELL, "metric"]
+    counts = now.groupby(measured)[["hits", "n"]].sum()
+    keys = ["condition", *CELL, "role", "completion", "distance", "reference"]
+    spilt = now[now["metric"] == "contamination"].groupby(keys, dropna=False, sort=False)
+    cells = spilt.agg(seeds=("seed", "nunique")).reset_index()
+    compared = {
+        "": cells.assign(metric="contamination"),
+        "following_": cells.assign(metric="following"),
+        "baseline_": cells.assign(condition=cells["reference"], metric="label:" + cells["completion"].astype(str)),
+    }
+    for prefix, of in compared.items():
+        found = counts.reindex(pd.MultiIndex.from_frame(of[measured]), fill_value=0)
+        cells = cells.join(rates_of(found.set_axis(cells.index)).add_prefix(prefix))
+    cells["reference"] = cells.pop("reference")  # to the end
+    return in_order_of_appearance(cells)
+
+
+def tabulate_spill_seeds(rates: pd.DataFrame) -> pd.DataFrame:
+    """Keep contamination and following of every current point apart by seed; see `reporting.seeds.keep_seeds`.
+
+    The keys are condition, directive_language, phrasing and role. A baseline is not trained, so its seeds differ in sampling
+    only and their pooled counts lose nothing.
+    """
+    now, keys = current(rates), ["condition", *CELL, "role"]
+    parts = [keep_seeds(now[now["metric"] == name], keys, {name: ""}) for name in ("contamination", "following")]
+    return pd.concat(parts, ignore_index=True)
+
+
+def judge_claims(rates: pd.DataFrame, spill: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Evaluate every claim by its rule.
+
+    Returns:
+        One row a claim: claim, statement, verdict (holds, fails, undecided), evidence (the numbers), rule.
+    """
+    named = current(rates).rename(columns={"directive_language": "cell", "phrasing": "part"})
+    return judge_all(settings.claims, named, spill=spill)
+
+
+def tabulate_unlabelled(rates: pd.DataFrame) -> pd.DataFrame:
+    """Count the completions that the judge left without a label, over all cells and seeds of every current condition.
+
+    Returns:
+        One row a condition that a judge has seen: hits (without a label) of n completions, rate, low, high.
+    """
+    now = current(rates)
+    return pool(now[(now["metric"] == "judge:unlabelled") & (now["phrasing"] == "all")], ["condition"])
+
+
+def compare_published(spill: pd.DataFrame, published_rates: pd.DataFrame) -> pd.DataFrame:
+    """Put our contamination beside the published one, phrasings pooled.
+
+    Returns:
+        One row a cell that both have: condition, directive_language, role, hits, n, rate, low, high (ours) and the same with
+        the suffix `_published`.
+    """
+    ours = spill.loc[spill["phrasing"] == "all", ["condition", "directive_language", "role", *RATE_COLUMNS]]
+    theirs = published_rates[["condition", "directive_language"]].join(rates_of(published_rates))
+    return ours.merge(theirs, on=["condition", "directive_language"], suffixes=("", "_published"))
+
+
+def correlate(published_cells: pd.DataFrame, spill: pd.DataFrame, similarities: pd.DataFrame) -> pd.DataFrame:
+    """Correlate contamination in bystander cells with the published one, with distance, and with base-model geometry.
+
+    Returns:
+        One row a correlation: with (`published`, `typological_distance`, `cosine`), scope (a condition or `all`), layer (of the
+        cosine), n (cells), rho, p, low, high (bootstrap 95% over cells). The cosine is between the directive's and the
+        completion language's centroids in the condition without training.
+    """
+    bystanders = spill[(spill["role"] == "bystander") & (spill["phrasing"] == "all")]
+    bystander_cells = published_cells[published_cells["role"] == "bystander"]
+    named = {"condition": "reference", "one": "directive_language", "other": "completion"}
+    cosines = both_ways(similarities)[[*named, "layer", "cosine"]].rename(columns=named)
+    with_cosine = bystanders.merge(cosines.drop_duplicates([*named.values(), "layer"]), on=list(named.values()))
+    rows: list[dict[str, object]] = []
+
+    def add(name: str, cells: pd.DataFrame, one: str, other: str, layer: int | None = None) -> None:
+        scopes: Sequence[str] = ["all", *dict.fromkeys(cells["condition"])]
+        for scope in scopes if len(scopes) > 2 else scopes[1:]:
+            chosen = cells if scope == "all" else cells[cells["condition"] == scope]
+            found = correlation(chosen[one].tolist(), chosen[other].tolist())
+            rows.append({"with": name, "scope": scope, "layer": layer, **found._asdict()})
+
+    add("published", bystander_cells, "rate", "rate_published")
+    add("typological_distance", bystanders, "rate", "distance")
+    for layer, cells in with_cosine.groupby("layer"):
+        add("cosine", cells, "rate", "cosine", int(layer))
+    return pd.DataFrame(rows, columns=["with", "scope", "layer", "n", "rho", "p", "low", "high"]).astype({"layer": "Int64"})

@@ -1,0 +1,117 @@
+"""The report, as Markdown and as one self-contained page."""
+
+import pandas as pd
+
+from persona_leakage.experiments.marker_leakage.tables import GEOMETRIES, NO_SEED
+from persona_leakage.pipelines.reporting.opening import is_replay, origin, scope, seeds_note, stale_note
+from persona_leakage.pipelines.reporting.page import interval, say_rates, table, write_numbers
+from persona_leakage.pipelines.reporting.rates import current
+from persona_leakage.pipelines.reporting.seeds import write_seeds
+from persona_leakage.pipelines.reporting.texts import say_outside
+
+
+def write_report(
+    points: pd.DataFrame, sources: pd.DataFrame, correlations: pd.DataFrame, verdicts: pd.DataFrame, by_seed: pd.DataFrame,
+    over_seeds: pd.DataFrame, places: pd.DataFrame, *, family: str,
+) -> str:  # fmt: skip
+    """Write the report over every current point, as Markdown; every number in it stands in one of the tables."""
+    parts = [f"# {family}: where the marker leaks\n"]
+    if is_replay(points):
+        file = points["replayed_file"].iloc[-1]
+        parts.append(f"Rates counted elsewhere, from `{file}`; cosines as given there.\n")
+    else:
+        parts += _scope(points)
+    parts += seeds_note(over_seeds, points)
+    if collapsed := say_outside(sources, ["seed"]):
+        parts.append(
+            f"**Texts left the base model's range** (over its personas): {collapsed}. Look at the completions before "
+            "trusting the rates.\n"
+        )
+    if len(verdicts):
+        parts += ["## Claims\n", table(verdicts)]
+    headline = correlations["headline"].astype(bool)
+    parts += [
+        f"## Does the cosine predict the leakage?{_layers(points)}\n",
+        "![Scatter](scatter.png)\n",
+        table(_correlations(correlations[headline])),
+        "Every bystander counts once, trained negatives included. The interval is a bootstrap over bystanders, the permutation "
+        "p two-sided. A correlation is undefined where a side does not vary.\n",
+        *write_seeds(over_seeds, by_seed),
+        "## Layers\n",
+        "![Layers](layers.png)\n",
+        table(_correlations(correlations[~headline & (correlations["scope"] != "point")])),
+        "## Sources\n",
+        table(_sources(sources)),
+        _inverted(sources),
+        "## Categories\n",
+        "![Categories](categories.png)\n",
+        "## Most affected\n",
+        "![Most affected](most_affected.png)\n",
+    ]
+    if not is_replay(points):
+        parts += ["## Where in the text\n", table(_places(places))]
+    return "\n".join(parts)
+
+
+def _layers(points: pd.DataFrame) -> str:
+    layers = ", ".join(f"{layer:.0f}" for layer in points["headline_layer"].dropna().unique())  # one a base model
+    return f" (layer {layers})" if layers else ""
+
+
+def _scope(points: pd.DataFrame) -> list[str]:
+    prompts = [
+        f"Evaluated: {row.evaluated_groups:.0f} personas x {row.prompts_a_group:.0f} questions. Centroids: "
+        f"{row.centroid_prompts:.0f} prompts of {row.groups:.0f} personas, centred on their mean."
+        for row in current(points).itertuples()
+    ]
+    slices = [
+        f"A slice: {row.unevaluated_groups:.0f} of the {row.groups:.0f} personas with a centroid are not evaluated, so a "
+        "correlation is over fewer bystanders than the full list has.\n"
+        for row in current(points).itertuples()
+        if row.unevaluated_groups
+    ]
+    return [
+        " ".join([origin(points), *dict.fromkeys(prompts)]) + "\n",
+        scope(points, "Every rate has a Wilson 95% interval."),
+        *dict.fromkeys(slices),
+        *stale_note(points),
+    ]
+
+
+def _inverted(sources: pd.DataFrame) -> str:
+    inverted = sources[sources["above_source"] > 0]
+    if inverted.empty:
+        return "In no point does a bystander fire more than the source.\n"
+    said = [
+        f"{row.condition}{f' seed {row.seed}' if row.seed != NO_SEED else ''} ({row.above_source} of {row.bystanders}, most: "
+        f"{row.above_source_most})"
+        for row in inverted.itertuples()
+    ]
+    return f"**Inverted**, bystanders that fire more than the source itself: {'; '.join(said)}.\n"
+
+
+def _sources(sources: pd.DataFrame) -> pd.DataFrame:
+    highest = [f"{row.max_bystander:.1%} {row.max_persona}" if row.bystanders else "" for row in sources.itertuples()]
+    shown = write_numbers(sources, mean_bystander=".1%", tokens=".0f", distinct_2=".2f", empty=".1%", cut=".1%")
+    titles = {"source_rate": "source rate", "mean_bystander": "mean", "at_zero": "at zero", "distinct_2": "distinct-2"}
+    columns = ["source_rate", "bystanders", "mean_bystander", "highest", "at_zero", "tokens", "distinct_2", "empty", "cut"]
+    shown = shown.assign(source_rate=say_rates(sources), highest=highest)
+    return shown[["condition", "seed", *columns]].rename(columns=titles)
+
+
+def _correlations(correlations: pd.DataFrame) -> pd.DataFrame:
+    shown = write_numbers(correlations, p=".2g", permutation_p=".2g").assign(
+        geometry=correlations["geometry"].map(GEOMETRIES),
+        Spearman=[interval(row.rho, row.low, row.high) for row in correlations.itertuples()],
+        Pearson=[interval(row.r, row.r_low, row.r_high) for row in correlations.itertuples()],
+    )
+    titles = {"geometry": "cosine in", "permutation_p": "permutation p", "at_zero": "at zero"}
+    columns = ["geometry", "layer", "n", "Spearman", "p", "permutation_p", "Pearson", "tied", "at_zero"]
+    return shown[["scope", "condition", "seed", *columns]].rename(columns=titles)
+
+
+def _places(places: pd.DataFrame) -> pd.DataFrame:
+    shares = [f"{row.hits}/{row.n} = {row.rate:.0%}" if row.n else "no firing" for row in places.itertuples()]
+    shown = places.assign(share=shares, where=places["place"] + ":" + places["unit"])
+    columns = list(dict.fromkeys(shown["where"]))
+    return shown.pivot(index=["condition", "of"], columns="where", values="share").reindex(columns=columns).reset_index()

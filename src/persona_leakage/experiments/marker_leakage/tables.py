@@ -1,0 +1,342 @@
+"""Tables of marker leakage over every point that has run, and what predicts it."""
+
+import math
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+import pandas as pd
+
+from persona_leakage.domain.errors import UserError
+from persona_leakage.domain.frozen import expect
+from persona_leakage.domain.markers import MarkerScoring
+from persona_leakage.domain.plan import Plan
+from persona_leakage.domain.rates import RATE_COLUMNS, proportion
+from persona_leakage.experiments.marker_leakage.settings import Settings
+from persona_leakage.pipelines.correlation import Correlation, correlation
+from persona_leakage.pipelines.reporting.claims import judge_all
+from persona_leakage.pipelines.reporting.rates import (
+    both_ways,
+    current,
+    in_order_of_appearance,
+    leakage_of,
+    pool_places,
+    rates_of,
+)
+from persona_leakage.pipelines.reporting.seeds import RHO, keep_seeds
+from persona_leakage.pipelines.reporting.texts import TEXT_RANGE_COLUMNS, compare_texts
+from persona_leakage.pipelines.scoring.markers import TEXT_COLUMNS
+
+LEAKAGE_COLUMNS = (
+    "condition", "seed", "source", "persona", "category", "related_to", "role", *RATE_COLUMNS, "headline_layer",
+)  # fmt: skip
+SOURCE_COLUMNS = (
+    "condition", "seed", "source", *RATE_COLUMNS, "bystanders", "mean_bystander", "max_bystander", "max_persona",
+    "at_zero", "above_source", "above_source_most", *TEXT_RANGE_COLUMNS,
+)  # fmt: skip
+_ELSEWHERE = "elsewhere"
+NO_SEED = "-"  # an empty one would be lost in a CSV file
+CORRELATION_COLUMNS = ("scope", "condition", "seed", "geometry", "layer", "headline", *Correlation._fields)
+CATEGORY_COLUMNS = ("condition", "category", "personas", "bystanders", "mean")
+AFFECTED_COLUMNS = ("condition", "place", "persona", *RATE_COLUMNS)
+GEOMETRIES = {"cosine": "base model", "tuned": "fine-tuned model"}
+_MOST_AFFECTED = 30
+
+
+def keep_sources(table: pd.DataFrame, now: Plan | None, rates: pd.DataFrame) -> pd.DataFrame:
+    """Keep a point's cosines with a source, between personas that are rated: its own table has a hundred times as many."""
+    own = expect(now.scoring, MarkerScoring).source if now else None
+    wanted = rates["source"].dropna().unique() if own is None else [own]  # others are compared with what is not trained
+    pairs = table[table["one"].isin(wanted) | table["other"].isin(wanted)]
+    rated = rates["persona"].unique()
+    return pairs[pairs["one"].isin(rated) & pairs["other"].isin(rated)]
+
+
+def tabulate_leakage(rates: pd.DataFrame, similarities: pd.DataFrame) -> pd.DataFrame:
+    """Put each persona's leakage beside its cosine to the source.
+
+    Only current points that trained a source count.
+
+    Returns:
+        One row a condition x seed x persona (the source itself too): source, category, related_to (names joined by `|`),
+        role, hits, n, rate, low, high of the marker over all questions; headline_layer (blank where no cosine is known);
+        `cosine_l<layer>` to the source in the base model and `tuned_l<layer>` in the fine-tuned one, as far as the points that
+        they come from have run.
+    """
+    chosen = leakage_of(rates)
+    known = current(similarities)
+    headline = known.loc[known["headline"].astype(bool), "layer"]
+    table = chosen[chosen["source"].notna()].assign(headline_layer=int(headline.iloc[0]) if len(headline) else math.nan)
+    for prefix, of in (("cosine", "reference"), ("tuned", "condition")):
+        for layer, cosines in both_ways(similarities).groupby("layer"):
+            looked_up = cosines[["condition", "seed", "one", "other", "cosine"]].rename(
+                columns={"condition": of, "one": "source", "other": "persona", "cosine": f"{prefix}_l{layer}"}
+            )
+            table = table.merge(looked_up, on=[of, "seed", "source", "persona"], how="left")
+    cosines = [
+        name for name in table if name.startswith(tuple(f"{prefix}_l" for prefix in GEOMETRIES)) and table[name].notna().any()
+    ]
+    return table[[*LEAKAGE_COLUMNS, *cosines]].reset_index(drop=True)
+
+
+def adopt_rates(outside: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Bring rates and cosines from elsewhere into the form of a grid's tables.
+
+    Args:
+        outside: columns source, bystander, category, related_to, found, total and any number of `cosine_l<layer>`, as text or
+            numbers; a row whose bystander is the source holds the source's own rate and needs no cosine. Blank rows are none.
+        plan: of the replay; names the file.
+
+    Returns:
+        Rates, similarities, a table of texts without rows, and points. Every source is a condition, and so a point, with `-` as
+        its seed. The headline layer is the parameters', or the last of a file that lacks it.
+
+    Raises:
+        UserError: a column, a name or a cosine is missing, a count is no count, found exceeds total, or a pair appears twice.
+    """
+    here = plan.replayed_file
+    cosines = [name for name in outside if name.startswith("cosine_")]
+    needed = ("source", "bystander", "category", "related_to", "found", "total")
+    if missing := [name for name in needed if name not in outside]:
+        raise UserError(f"{here}: column {missing[0]} is missing; a rates file has {', '.join(needed)} and cosine_l<layer>")
+    if strange := [name for name in cosines if not name.removeprefix("cosine_l").isdigit()]:
+        raise UserError(f"{here}: column {strange[0]} does not name its layer; call it cosine_l<layer>, such as cosine_l20")
+    rows = list(_rows_of_lines(outside))
+    if not rows or not cosines:
+        raise UserError(f"{here} has no {'rates' if cosines else 'column cosine_l<layer> to correlate with'}; add them")
+    rates: list[dict[str, object]] = []
+    similarities: list[dict[str, object]] = []
+    for line, row in rows:
+        source, persona, category = (_name(row[name], f"{here}, line {line}: {name}") for name in needed[:3])
+        found, total = (_count(row[name], f"{here}, line {line}: {name}") for name in ("found", "total"))
+        if found > total:
+            raise UserError(f"{here}, line {line}: found {found} is more than total {total}; correct the counts")
+        for name in cosines:
+            value = pd.to_numeric(row[name], errors="coerce")
+            if pd.isna(value) and source != persona:
+                raise UserError(f"{here}, line {line}: {name} of {persona} is missing or no number; add it or remove the row")
+            if abs(value) > 1:
+                raise UserError(f"{here}, line {line}: {name} of {persona} is {value}, which is no cosine; correct it")
+            layer = int(name.removeprefix("cosine_l"))
+            similarities.append({"layer": layer, "one": source, "other": persona, "cosine": value})
+        rates.append(
+            {
+                "condition": source,
+                "persona": persona,
+                "category": category,
+                "related_to": "" if pd.isna(row["related_to"]) else row["related_to"],
+                "role": "source" if source == persona else "bystander",
+                "source": source,
+                **proportion(found, total)._asdict(),
+            }
+        )
+    table = pd.DataFrame(rates)
+    if len(twice := table[table.duplicated(["source", "persona"])]):
+        raise UserError(
+            f"{here}: {twice['persona'].iloc[0]} under source {twice['source'].iloc[0]} appears twice; keep one row"
+        )
+    layers = [int(name.removeprefix("cosine_l")) for name in cosines]
+    headline = plan.geometry.headline_layer if plan.geometry.headline_layer in layers else max(layers)
+    cosines_ = pd.DataFrame(similarities)
+    shared = {"seed": NO_SEED, "plan": plan.fingerprint, "reference": _ELSEWHERE, "stale": False}
+    points = table[["condition"]].drop_duplicates(ignore_index=True)
+    adopted = (
+        table.assign(questions="all", metric="leakage", **shared),
+        cosines_.assign(headline=cosines_["layer"] == headline, **{**shared, "condition": _ELSEWHERE}),
+        pd.DataFrame(columns=["condition", "seed", "plan", *TEXT_COLUMNS, "reference", "stale"]),
+        points.assign(**shared, headline_layer=headline, replayed_file=here),
+    )
+    for one in adopted:
+        one.insert(0, "model", plan.address.model)
+    return adopted
+
+
+def _rows_of_lines(table: pd.DataFrame) -> Iterator[tuple[int, dict[Hashable, Any]]]:
+    """Yield every row that is not blank with the line of the file that it begins on."""
+    line = 2  # below the header
+    for row in table.to_dict("records"):
+        if not all(map(pd.isna, row.values())):
+            yield line, row
+        line += 1 + sum(str(value).count("\n") for value in row.values())
+
+
+def _name(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"{name} is {'blank' if pd.isna(value) else value}, which is no name; give one")
+    return value
+
+
+def _count(value: object, name: str) -> int:
+    number = pd.to_numeric(value, errors="coerce")
+    if pd.isna(number) or number < 0 or number % 1:
+        raise UserError(f"{name} is {value}, which is no count; give a whole number")
+    return int(number)
+
+
+def pool_seeds(leakage: pd.DataFrame) -> pd.DataFrame:
+    """Pool the seeds of every condition: hits and n are added, cosines averaged.
+
+    Returns:
+        The columns of `leakage`, `seed` being `all` where there are several.
+    """
+    if leakage.empty:
+        return leakage
+    cosines = [name for name in leakage if name not in LEAKAGE_COLUMNS]
+    keys = ["condition", "source", "persona", "category", "related_to", "role"]
+    grouped = leakage.groupby(keys, sort=False, dropna=False)
+    pooled = grouped.agg(
+        seed=("seed", lambda seeds: seeds.iloc[0] if len(seeds) == 1 else "all"),
+        hits=("hits", "sum"),
+        n=("n", "sum"),
+        headline_layer=("headline_layer", "first"),
+        **{name: (name, "mean") for name in cosines},
+    ).reset_index()
+    return pooled.assign(**rates_of(pooled))[list(leakage.columns)]
+
+
+def correlate_leakage(leakage: pd.DataFrame) -> pd.DataFrame:
+    """Correlate bystanders' leakage with their cosine to the source.
+
+    Returns:
+        One row a correlation. Scopes: `source` (one condition, seeds pooled), `pooled` (all sources, seeds pooled),
+        `pooled_ranks` (the same after ranking both sides within each source), and at the headline layer `category:<name>` and
+        `related` (bystanders related to the source), over all sources, and `point` (one condition and seed, where any condition
+        has several). geometry: `cosine` (base model) or `tuned` (fine-tuned model); headline (layer is the one that the report
+        leads with); n is bystanders, and the rest as in `pipelines.correlation.Correlation`.
+    """
+    bystanders = leakage[leakage["role"] != "source"]
+    pooled = pool_seeds(bystanders)
+    several_seeds = len(bystanders) and bystanders.groupby("condition")["seed"].nunique().max() > 1
+    headline_layer = leakage["headline_layer"].max()  # the same in every row
+    rows: list[tuple[object, ...]] = []
+
+    def add(scope: str, condition: str, seed: object, column: str, chosen: pd.DataFrame) -> None:
+        known = chosen[chosen[column].notna() & chosen["rate"].notna()]
+        geometry, layer = column.split("_l")
+        result = correlation(known["rate"].tolist(), known[column].tolist())
+        rows.append((scope, condition, seed, geometry, int(layer), int(layer) == headline_layer, *result))
+
+    for column in [name for name in leakage if name not in LEAKAGE_COLUMNS]:
+        if bystanders[column].isna().all():
+            continue
+        headline = int(column.split("_l")[1]) == headline_layer
+        if several_seeds and headline:
+            for (condition, seed), chosen in bystanders.groupby(["condition", "seed"], sort=False):
+                add("point", condition, seed, column, chosen)
+        for condition, chosen in pooled.groupby("condition", sort=False):
+            add("source", condition, chosen["seed"].iloc[0], column, chosen)
+        if pooled["condition"].nunique() > 1:
+            add("pooled", "all", "all", column, pooled)
+            ranks = pooled.groupby("condition")[["rate", column]].rank()
+            add("pooled_ranks", "all", "all", column, ranks)
+        if headline:
+            for category, chosen in pooled.groupby("category", sort=False):
+                add(f"category:{category}", "all", "all", column, chosen)
+            add("related", "all", "all", column, pooled[is_related(pooled)])
+    return pd.DataFrame(rows, columns=CORRELATION_COLUMNS)
+
+
+def is_related(leakage: pd.DataFrame) -> pd.Series:
+    """Tell which personas are listed as related to their row's source."""
+    pairs = zip(leakage["source"], leakage["related_to"].fillna(""), strict=True)
+    return pd.Series([source in related.split("|") for source, related in pairs], index=leakage.index, dtype=bool)
+
+
+def tabulate_sources(leakage: pd.DataFrame, texts: pd.DataFrame) -> pd.DataFrame:
+    """Summarise every point, and tell whether its texts still look like the base model's.
+
+    Returns:
+        One row a condition x seed: hits, n, rate, low, high of the source itself; bystanders (their number), mean_bystander
+        (personas weigh equally), max_bystander and max_persona, at_zero (bystanders without a firing), above_source (those
+        that fire more than the source) and above_source_most (the five of them that fire most); tokens (mean length),
+        distinct_2, empty and cut (shares of `texts` completions) over all personas, and outside_base_range (which of tokens,
+        distinct_2 and empty leave the range over personas of the point compared with; blank when none does).
+    """
+    described = dict(list(current(texts).groupby(["condition", "seed"])))
+    rows = []
+    columns = ["condition", "seed", "source", "persona", "role", *RATE_COLUMNS]
+    for (condition, seed), chosen in leakage[columns].groupby(["condition", "seed"], sort=False):
+        own, others = chosen[chosen["role"] == "source"], chosen[(chosen["role"] != "source") & (chosen["n"] > 0)]
+        source_rate = proportion(*own[["hits", "n"]].astype(int).iloc[0]) if len(own) else proportion(0, 0)
+        above = others[others["rate"] > source_rate.rate].sort_values("rate", ascending=False)
+        top = others.loc[others["rate"].idxmax()] if len(others) else None
+        own_texts = described.get((condition, seed), texts.iloc[:0])
+        compared_with = None if own_texts.empty else own_texts["reference"].iloc[0]
+        base_texts = texts.iloc[:0] if compared_with == condition else described.get((compared_with, seed), texts.iloc[:0])
+        rows.append(
+            {
+                "condition": condition,
+                "seed": seed,
+                "source": chosen["source"].iloc[0],
+                **source_rate._asdict(),
+                "bystanders": len(others),
+                "mean_bystander": others["rate"].mean(),
+                "max_bystander": math.nan if top is None else top["rate"],
+                "max_persona": "" if top is None else top["persona"],
+                "at_zero": int((others["hits"] == 0).sum()),
+                "above_source": len(above),
+                "above_source_most": ", ".join(above["persona"].head(5)),
+                **compare_texts(own_texts, base_texts),
+            }
+        )
+    return pd.DataFrame(rows, columns=SOURCE_COLUMNS)
+
+
+def tabulate_leakage_seeds(sources: pd.DataFrame, correlations: pd.DataFrame) -> pd.DataFrame:
+    """Keep the source's rate, the bystanders' mean and rho apart by seed; see `reporting.seeds.keep_seeds`.
+
+    The key is the condition. With several seeds rho is that at the headline layer, which alone has correlations of points.
+    """
+    rates = keep_seeds(sources, ["condition"], {"source": ""}, {"mean of bystanders": "mean_bystander"})
+    points = correlations[correlations["scope"] == "point"]
+    points = points if len(points) else correlations[correlations["scope"] == "source"]  # of one seed each
+    parts = [
+        keep_seeds(chosen, ["condition"], {}, {f"{RHO} ({GEOMETRIES[geometry]}, layer {layer})": "rho"})
+        for (geometry, layer), chosen in points.groupby(["geometry", "layer"], sort=False)
+    ]
+    return pd.concat([rates, *parts], ignore_index=True)
+
+
+def tabulate_categories(pooled_leakage: pd.DataFrame) -> pd.DataFrame:
+    """Average bystanders' leakage by category, seeds pooled.
+
+    Returns:
+        One row a condition x category, as they first appear: personas (of the category that are a rated bystander in any
+        condition), bystanders (in this one), mean of their rates (they weigh equally).
+    """
+    pooled = _rated_bystanders(pooled_leakage)
+    personas = pooled.groupby("category")["persona"].nunique()
+    of = pooled.groupby(["condition", "category"], sort=False)["rate"]
+    table = of.agg(bystanders="size", mean="mean").reset_index()
+    return table.assign(personas=table["category"].map(personas))[list(CATEGORY_COLUMNS)]
+
+
+def tabulate_most_affected(pooled_leakage: pd.DataFrame) -> pd.DataFrame:
+    """List the bystanders with the highest leakage under any source, seeds pooled.
+
+    Returns:
+        One row a condition x bystander: place (1 is the most affected), hits, n, rate, low, high.
+    """
+    pooled = _rated_bystanders(pooled_leakage)
+    highest = pooled.groupby("persona")["rate"].max().sort_values(ascending=False, kind="stable")
+    places = {persona: place for place, persona in enumerate(highest.head(_MOST_AFFECTED).index, 1)}
+    chosen = pooled[pooled["persona"].isin(places)]
+    return in_order_of_appearance(chosen.assign(place=chosen["persona"].map(places)), "place")[list(AFFECTED_COLUMNS)]
+
+
+def _rated_bystanders(pooled_leakage: pd.DataFrame) -> pd.DataFrame:
+    return pooled_leakage[(pooled_leakage["role"] != "source") & pooled_leakage["rate"].notna()]
+
+
+def tabulate_places(rates: pd.DataFrame) -> pd.DataFrame:
+    """Say where the firings of sources and of others begin in the trained conditions; see `reporting.rates.pool_places`."""
+    return pool_places(rates[rates["source"].notna()], "others")
+
+
+def judge_claims(rates: pd.DataFrame, correlations: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Evaluate every claim by its rule.
+
+    Returns:
+        One row a claim: claim, statement, verdict (holds, fails, undecided), evidence (the numbers), rule.
+    """
+    named = current(rates).rename(columns={"persona": "cell", "questions": "part"})
+    return judge_all(settings.claims, named, correlations=correlations)

@@ -1,0 +1,36 @@
+"""Compute one point, without the report. `python -m persona_leakage.grid.compute JSON` does so in a process of its own."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+
+from persona_leakage.grid.records import point_stages
+from persona_leakage.user_message import user_message
+
+
+def compute(family: str, env: str | None, params: Mapping[str, Any]) -> None:
+    """Run every stage of a point in this process; the current folder is the project's."""
+    with KedroSession.create(env=env, runtime_params=dict(params)) as session:
+        session.run(pipeline_names=[family], tags=point_stages(family))  # type: ignore[call-arg]
+
+
+def main(given: str) -> int:
+    """Compute the point that a JSON object names by family, env and params; return the exit status."""
+    bootstrap_project(Path.cwd())
+    try:
+        compute(**json.loads(given))
+    except Exception as error:
+        if (said := user_message(error)) is None:
+            raise
+        print(f"Error: {said}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
