@@ -138,7 +138,7 @@ class Replayed:
         commands = []
         for name, (family, parameter, content, _) in FILES.items():
             shutil.copytree(self.folder / "conf/test", self.folder / f"conf/{name}")
-            (self.folder / f"conf/{name}/globals.yml").write_text(f"scale: {name}\n")
+            (self.folder / f"conf/{name}/globals.yml").write_text(f"scale: {name}\nmodel: tiny\n")
             file = self.folder / f"{name}.txt"
             file.write_text(content, encoding="utf-8")
             commands.append(["run", f"--pipeline={family}_replay", f"--params={parameter}={file}", f"--env={name}"])
@@ -215,7 +215,7 @@ def test_every_table_of_the_cells_has_all_of_them(replayed: Replayed) -> None:
 
 
 def test_further_keys_neither_replace_nor_break_ours(replayed: Replayed) -> None:
-    firings = replayed.rows("07_model_output", "names", "firings.jsonl")
+    firings = replayed.rows("07_model_output", "names", "tiny/all/seed_42/firings.jsonl")
 
     assert [row["further"] for row in firings] == [THEIRS] * len(coupling_rows())
     assert {key for row in firings for key in row} == {
@@ -281,7 +281,7 @@ def test_the_report_says_the_names(replayed: Replayed) -> None:
 
 
 def test_further_keys_of_completions_do_not_become_labels(replayed: Replayed) -> None:
-    labels = replayed.rows("07_model_output", "languages", "fr_it/seed_42/labels.jsonl")
+    labels = replayed.rows("07_model_output", "languages", "tiny/fr_it/seed_42/labels.jsonl")
 
     assert [row["label"] for row in labels] == ["spanish", "spanish", "french", "italian"]
     assert [row["phrasing"] for row in labels] == ["None", "None", "1", "1"]

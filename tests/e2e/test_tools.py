@@ -37,7 +37,7 @@ def test_kedro_viz_builds_with_layers_and_previews(planted: Project) -> None:
         node["name"]: json.loads((api / "nodes" / node["id"]).read_text()) for node in graph["nodes"] if node["type"] == "data"
     }
     assert by_name["lang_inversion.spill"]["preview_type"] == "TablePreview"
-    assert by_name["lang_inversion.spill_figure"]["preview_type"] == "ImagePreview"
+    assert by_name["lang_inversion.spill_matrix_figure"]["preview_type"] == "ImagePreview"
     unlayered = {node["name"] for node in graph["nodes"] if node["type"] == "data" and not node.get("layer")}
     assert unlayered == {"trainer", "generator", "extractor", "language_model"}
 
