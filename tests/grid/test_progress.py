@@ -77,3 +77,15 @@ def test_at_a_terminal_a_table_tells_how_far_the_grid_is() -> None:
     assert row[4] != ""
     assert row[5] == "1 min 30 s"  # 8 points, 3 at a time, 30 s each
     assert console.file.getvalue() == "a seed 0 (m): done\na seed 1 (m): FAILED: Error: no\n"  # type: ignore[attr-defined]
+
+
+def test_a_launcher_is_asked_for_its_places_only_when_it_is_ready() -> None:
+    def places() -> int:
+        assert ready
+        return 1
+
+    points, ready = [point("a", 1)], False
+    progress = Progress(Console(file=io.StringIO()), points, Durations(points), places)
+    ready = True
+    with progress:
+        assert next(column.cells for column in progress._table().columns)

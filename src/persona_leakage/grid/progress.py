@@ -93,11 +93,12 @@ class Progress:
         self._expected = [seconds for point in points if (seconds := estimate(point)) is not None]
         self._points = len(points)
         self._places = places
-        self._live = Live(get_renderable=self._table, console=console, refresh_per_second=1, transient=True)
 
     def __enter__(self) -> Self:
         """Show the table, at a terminal."""
         self._started = time.monotonic()
+        # only now: it asks at once for the table, and so for the places of a launcher that must be ready
+        self._live = Live(get_renderable=self._table, console=self._console, refresh_per_second=1, transient=True)
         if self._console.is_terminal:
             self._live.start()
         return self
