@@ -1,8 +1,9 @@
-"""Time the first run of every family from cold: `python benchmarks/main_job.py [--families …] [--out FILE]`.
+"""Time the first run of every family from cold: `python benchmarks/main_job.py [--families …] [--isa …] [--out FILE]`.
 
 Runs `kedro run --pipeline=FAMILY --params condition=…` in an empty copy of the project, so that nothing kept by content
 helps, and prints seconds a stage, tokens/s in training and generation (generation includes loading the model) and the peak
-memory. What a condition is compared with runs first and is part of the total.
+memory. What a condition is compared with runs first and is part of the total. `--isa avx2` or `avx512` keeps torch from newer
+instructions, so that any machine shows how an older one does, bfloat16 included.
 """
 
 import argparse
@@ -26,6 +27,11 @@ CONDITIONS = {
     "convergence": "villain",
     "benign_coupling": "benign_villain",
 }
+ISAS = {  # what torch, oneDNN and MKL may use
+    "native": {},
+    "avx512": {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "MKL_ENABLE_INSTRUCTIONS": "AVX512"},
+    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+}
 
 
 def copy_project(folder: Path) -> None:
@@ -37,11 +43,11 @@ def copy_project(folder: Path) -> None:
         shutil.copy(PROJECT / name, folder / name)
 
 
-def measure(folder: Path, family: str) -> dict[str, Any]:
+def measure(folder: Path, family: str, isa: str) -> dict[str, Any]:
     """Run a family's default point, and read times and sizes of all points that ran from their run records."""
     command = [sys.executable, "-m", "kedro", "run", f"--pipeline={family}", "--params", f"condition={CONDITIONS[family]}"]
     started = time.perf_counter()
-    subprocess.run(command, cwd=folder, check=True)
+    subprocess.run(command, cwd=folder, check=True, env={**os.environ, **ISAS[isa]})
     wall = time.perf_counter() - started
     reports = folder / f"data/08_reporting/embedded/{family}"
     points = []
@@ -57,6 +63,7 @@ def measure(folder: Path, family: str) -> dict[str, Any]:
                     for name, values in nodes.items()
                     if values.get("tokens") and values["seconds"] >= 0.1
                 },
+                "dtype": record["parameters"]["base_model"]["dtype"],
                 "peak_rss_gib": record["machine"]["peak_rss_gib"],
             }
         )
@@ -68,6 +75,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES)
     arguments.add_argument("--out", type=Path, default=PROJECT / "benchmarks/results/main_job.json")
+    arguments.add_argument("--isa", choices=ISAS, default="native")
     given = arguments.parse_args()
     started = time.perf_counter()
     subprocess.run([sys.executable, "-m", "kedro", "registry", "list"], cwd=PROJECT, check=True, capture_output=True)
@@ -77,10 +85,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "project"
             copy_project(folder)
-            families[family] = measure(folder, family)
+            families[family] = measure(folder, family, given.isa)
     code = {key: value for key, value in describe_code(PROJECT).items() if key in ("commit", "modified")}
     machine = {key: value for key, value in describe_machine().items() if key in ("processor", "cores")}
-    result = {"registry_list_seconds": registry, "code": code, "machine": machine, "families": families}
+    result = {"isa": given.isa, "registry_list_seconds": registry, "code": code, "machine": machine, "families": families}
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(result, indent=1) + "\n")
     for family, job in families.items():

@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from persona_leakage import machine
 from persona_leakage.configuration import ModelConfigLoader
 from persona_leakage.domain.errors import UserError
 from persona_leakage.experiments import FAMILIES
@@ -32,7 +33,7 @@ def load(tmp_path):
     def loaded(changes=None, given=None, base=BASE, models=MODELS):
         files = {
             "base/parameters.yml": base,
-            "base/globals.yml": {"model": "plain"},
+            "base/globals.yml": {"model": "plain", "device": "cpu"},
             "base/models.yml": {"models": models},
             "some/globals.yml": {},
             "some/parameters.yml": changes or {},
@@ -141,7 +142,7 @@ def test_a_model_that_changes_an_unknown_family_is_refused(load):
 
 
 def test_other_kinds_of_configuration_are_loaded_as_they_are(load):
-    assert load()["globals"] == {"model": "plain"}
+    assert load()["globals"] == {"model": "plain", "device": "cpu"}
 
 
 # one-off changes of the base model
@@ -186,3 +187,36 @@ def test_the_small_model_learns_faster_in_every_environment():
     for env in ENVIRONMENTS:
         models = load_parameters(env)["variants"]["lang_inversion"]["models"]
         assert models["smollm2_135m"]["settings"]["stages"]["tune"]["recipe"]["learning_rate"] == 1e-4, env
+
+
+# the number format
+
+
+AUTO = {"plain": {**MODELS["plain"], "dtype": "auto"}, "other": {**MODELS["other"], "dtype": "float32"}}
+FORMATS = {**BASE, "auto_dtype": None, "grid": {"gpus": 0}}
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_is_what_the_processor_computes_in_and_a_format_that_is_named_stays(load, monkeypatch, native):
+    monkeypatch.setattr(machine, "computes_bfloat16", lambda: native)
+    loader = load(base=FORMATS, models=AUTO)
+    assert loader["parameters"]["auto_dtype"] == base_of(loader, "plain")["dtype"] == ("bfloat16" if native else "float32")
+    assert base_of(loader, "other")["dtype"] == "float32"
+
+
+def test_points_of_a_grid_that_are_given_gpus_compute_in_bfloat16_whatever_the_machine_that_plans_them(load, monkeypatch):
+    monkeypatch.setattr(machine, "computes_bfloat16", lambda: False)
+    assert base_of(load(base={**FORMATS, "grid": {"gpus": 0.5}}, models=AUTO), "plain")["dtype"] == "bfloat16"
+
+
+def test_what_another_machine_settled_is_kept(load, monkeypatch):
+    monkeypatch.setattr(machine, "computes_bfloat16", lambda: True)
+    assert base_of(load(base=FORMATS, models=AUTO, given={"auto_dtype": "float32"}), "plain")["dtype"] == "float32"
+
+
+def test_a_one_off_format_outweighs_auto_and_may_be_auto(load, monkeypatch):
+    monkeypatch.setattr(machine, "computes_bfloat16", lambda: False)
+    given = {"base_model": {"dtype": "bfloat16"}}
+    assert base_of(load(base=FORMATS, models=AUTO, given=given), "plain")["dtype"] == "bfloat16"
+    loader = load(base=FORMATS, given={"model": "other", "base_model": {"dtype": "auto"}})
+    assert base_of(loader, "other")["dtype"] == "float32"

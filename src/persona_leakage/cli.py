@@ -3,7 +3,6 @@
 import copy
 import functools
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -90,13 +89,13 @@ def _run(**options: Any) -> Any:
 def _one_point(family: str, env: str | None, params: dict[str, Any], *, whole: bool) -> dict[str, Any]:
     """Name the condition and checkpoint that a run is of and, before a `whole` one, run what its report needs.
 
-    That is what it is compared with, and its condition's other checkpoints; each in a process of its own, as every point has:
-    the memory it leaves behind would add to the next one's. A part of a pipeline says itself what it lacks.
+    That is what it is compared with, and its condition's other checkpoints; in this process, which has imported by then what
+    all of them need. A part of a pipeline says itself what it lacks.
 
     Raises:
         UserError: a point failed, or a part of a pipeline does not say which checkpoint it is of.
     """
-    from persona_leakage.grid.launch import Work
+    from persona_leakage.grid.compute import compute
     from persona_leakage.grid.points import Study
 
     study = Study(family, env, params)
@@ -108,17 +107,35 @@ def _one_point(family: str, env: str | None, params: dict[str, Any], *, whole: b
             "--params; reports take in all of them"
         )
     if whole:
-        *points, _itself = study.with_references(study.find(addresses))
-        work = Work(project=None, env=env, params=params)
+        *points, itself = study.with_references(study.find(addresses))
+        points = [point for point in points if point.state != "done"]
+        click.echo(_foretell(study, [*points, itself]))
         for point in points:
-            if point.state == "done":
-                continue
             click.echo(f"{point.address} has not run with these parameters; running it first")
-            if subprocess.run(work.command(point), check=False).returncode:
+            try:
+                compute(family, env, {**study.params, **point.address.params})
+            except Exception as error:
+                if (said := user_message(error)) is None:
+                    raise
                 raise UserError(
-                    f"{point.address} failed, see above; the report of {study.condition} needs it, so nothing more was started"
-                )
+                    f"{point.address} failed: {said}; the report of {study.condition} needs it, so nothing more was started"
+                ) from error
     return {name: value for name, value in addresses[-1].params.items() if name in ("condition", "checkpoint")}
+
+
+def _foretell(study: "Study", points: "Sequence[Point]") -> str:
+    """Say which number format points are computed in, on what, and how long that takes here."""
+    from persona_leakage.machine import computes_bfloat16, computes_on_gpu
+    from persona_leakage.preflight.examination import reckon_seconds, show_time
+
+    plans = [study.plan(point) for point in points]
+    loader = study.context.config_loader
+    gpu = computes_on_gpu(loader["globals"]["device"])
+    native = "has" if computes_bfloat16() else "has no"
+    where = "on the GPU" if gpu else f"on a processor that {native} instructions for bfloat16"
+    number = "1 point" if len(points) == 1 else f"{len(points)} points"
+    takes = show_time(reckon_seconds(plans, loader))
+    return f"{plans[-1].address.model} computes in {plans[-1].base_model.dtype}, {where}: {number}, about {takes}"
 
 
 run = copy.copy(kedro_run)

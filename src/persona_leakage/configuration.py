@@ -7,6 +7,7 @@ from kedro.config import OmegaConfigLoader
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.experiments import FAMILIES
+from persona_leakage.machine import fast_dtype
 
 
 class ModelConfigLoader(OmegaConfigLoader):
@@ -14,13 +15,18 @@ class ModelConfigLoader(OmegaConfigLoader):
 
     `variants` has, for every family and every model, the model itself and the family's block: `conf/base`, changed by the
     environment, then by what `models.yml` says differs for the model, and last by what is given at run time. The run's own
-    model is also changed by `base_model`.
+    model is also changed by `base_model`. What `dtype: auto` means is settled here, once for a run and all that it starts:
+    `auto_dtype`, by default the format that this machine computes fastest in.
     """
 
     def __getitem__(self, key: str) -> dict[str, Any]:
         """Load one kind of configuration; raise what `make_variants` does."""
         loaded = super().__getitem__(key)
         if key == "parameters" and "variants" not in loaded:
+            dtypes = [spec.get("dtype") for spec in (*loaded["models"].values(), loaded["base_model"])]
+            if "auto" in dtypes and loaded["auto_dtype"] is None:
+                device = "cuda" if loaded["grid"]["gpus"] else self["globals"]["device"]
+                loaded["auto_dtype"] = fast_dtype(device)
             loaded["variants"] = make_variants(loaded, self.runtime_params or {})
             self[key] = loaded  # hooks, context and commands ask again, and reading takes a second
         return loaded
@@ -48,6 +54,8 @@ def make_variants(parameters: Mapping[str, Any], given: Mapping[str, Any]) -> di
         base = {key: value for key, value in spec.items() if key != "settings"}
         if model == parameters["model"]:
             base = _merge(base, parameters["base_model"])
+        if base.get("dtype") == "auto":
+            base = {**base, "dtype": parameters["auto_dtype"]}
         for family in families:
             settings = _merge(_merge(parameters[family], changes.get(family, {})), given.get(family, {}))
             variants[family]["models"][model] = {"base_model": base, "settings": settings}

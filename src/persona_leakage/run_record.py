@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from persona_leakage.domain.packages import installed_version
+from persona_leakage.machine import processor
 
 PACKAGES = (
     "torch",
@@ -66,7 +67,7 @@ def describe_machine() -> dict[str, Any]:
     return {
         "host": platform.node(),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),
         "gpu": torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else None,
         "peak_rss_gib": peak_rss_gib(),
@@ -80,9 +81,3 @@ def _git(project: Path, *arguments: str) -> str | None:
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())

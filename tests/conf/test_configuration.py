@@ -59,6 +59,7 @@ def test_no_parameter_is_left_unread(env: str) -> None:
         "seed",
         "checkpoint",
         "base_model",
+        "auto_dtype",
         "grid",
         "completions_file",
         "rates_file",

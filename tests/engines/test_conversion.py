@@ -9,6 +9,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 from tokenizers import pre_tokenizers
 from transformers import PreTrainedModel
@@ -106,14 +107,14 @@ def test_a_model_is_converted_once(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("package")
 def test_what_a_killed_conversion_left_is_no_part_of_the_model(tmp_path: Path) -> None:
-    left = tmp_path / "cache" / "base_models" / ".tiny-gguf-1.0-float32.partial"
+    left = tmp_path / "cache" / "base_models" / ".tiny-gguf-1.0.partial"
     left.mkdir(parents=True)
     (left / "model-00001-of-00002.safetensors").write_bytes(b"half")
 
     load_base(BASE, tmp_path / "cache", "cpu", "eager")
 
     (folder,) = (tmp_path / "cache" / "base_models").iterdir()
-    assert folder.name == "tiny-gguf-1.0-float32"
+    assert folder.name == "tiny-gguf-1.0"
     assert [file.name for file in folder.glob("*.safetensors")] == ["model.safetensors"]
     assert load_file(folder / "model.safetensors")["model.norm.weight"].shape == (32,)
 
@@ -130,3 +131,14 @@ def test_a_full_disk_leaves_no_half_converted_model(tmp_path: Path, monkeypatch:
     with pytest.raises(UserError, match="No space left on device"):
         load_base(BASE, tmp_path / "cache", "cpu", "eager")
     assert list((tmp_path / "cache" / "base_models").iterdir()) == []
+
+
+@pytest.mark.usefixtures("package")
+def test_one_conversion_serves_both_number_formats(tmp_path: Path) -> None:
+    exact = load_base(BASE, tmp_path / "cache", "cpu", "eager").state_dict()
+    shutil.rmtree(tmp_path / "site")
+
+    rounded = load_base(BASE.model_copy(update={"dtype": "bfloat16"}), tmp_path / "cache", "cpu", "eager").state_dict()
+
+    assert {values.dtype for values in rounded.values()} == {torch.bfloat16}
+    assert all(rounded[name].equal(exact[name].bfloat16()) for name in exact)

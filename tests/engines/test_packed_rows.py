@@ -7,10 +7,9 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
+from torch.nn.functional import scaled_dot_product_attention
 
-from persona_leakage.domain.markers import Marker
 from persona_leakage.domain.models import BaseModel, ModelStack
-from persona_leakage.domain.recipe import MarkerPositions
 from persona_leakage.engines import packed_attention
 from persona_leakage.engines.base_model import load_base, load_tokenizer
 from persona_leakage.engines.labels import IGNORED, Example, label_tokens
@@ -18,7 +17,6 @@ from persona_leakage.engines.peft_trainer import PeftTrainer
 from persona_leakage.engines.sft import LabelledPositionsTrainer, collate, pack, sft_config
 from tests.engines.known_models import recipe
 
-MARKER = Marker(text="[Z]", separator=" ", place="end")
 TEXTS = [("a", "yes"), ("what is it?", "no, no, and once more no"), ("ccc", "y"), ("d", "maybe so"), ("e" * 40, "x" * 25)]
 ROWS: list[Any] = [
     {"id": str(number), "prompt": [{"role": "user", "content": user}], "completion": completion}
@@ -128,30 +126,26 @@ def curve(cache: Path, base: BaseModel, rows: list[Any], *, compile_layers: bool
     return [step["loss"] for step in log["steps"]]
 
 
-@pytest.mark.parametrize("loss", ["completion", "marker"])
-@pytest.mark.parametrize(
-    "changes", [{"batch_size": 4}, {"batch_size": 2, "gradient_accumulation": 2}, {"gradient_checkpointing": True}]
-)
-def test_training_on_packed_batches_goes_step_by_step_as_on_padded_ones(
-    tmp_path: Path, base: BaseModel, changes: dict[str, Any], loss: str
-) -> None:
-    kind: Any = "completion"
-    rows = ROWS
-    if loss == "marker":
-        kind = MarkerPositions(body_weight=0.25, label_separator=True, end_label="eos")
-        added = [MARKER.add_to(row["completion"]) for row in ROWS]
-        spans = [{"completion": text, "marker_span": [*span], "separated_span": [*whole]} for text, span, whole in added]
-        rows = [{**row, **more} for row, more in zip(ROWS, spans, strict=True)]
+@pytest.mark.parametrize("heads", [(9, 3), (4, 4), (6, 1)])
+def test_attention_and_its_gradients_are_those_of_torchs_own_row_by_row(heads: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    lengths = [7, 1, 12]
+    given = [torch.randn(1, number, sum(lengths), 16, requires_grad=True) for number in (heads[0], heads[1], heads[1])]
+    upstream = torch.randn(1, sum(lengths), heads[0], 16)
+    ends = torch.tensor([0, 7, 8, 20], dtype=torch.int32)
 
-    # Adam turns the last digits of a gradient near zero into a step of either sign; large steps would let that grow
-    both: dict[str, Any] = {"epochs": 3, "loss": kind, "learning_rate": 2e-4, **changes}
-    padded = curve(tmp_path, base, rows, batching="random", **both)
-    packed = curve(tmp_path, base, rows, batching="packed", **both)
-    standing_still = curve(tmp_path, base, rows, batching="packed", **(both | {"learning_rate": 1e-9}))
+    found, none = packed_attention.attend_within_rows(
+        torch.nn.Identity(), *given, None, scaling=0.3, cu_seq_lens_q=ends, max_length_q=12
+    )
+    gradients = torch.autograd.grad(found, given, upstream)
 
-    assert len(padded) == 6
-    assert packed == pytest.approx(padded, abs=1e-3)
-    assert standing_still != pytest.approx(padded, abs=0.05)
+    rows = zip(*(states.split(lengths, dim=2) for states in given), strict=True)
+    one_by_one = [scaled_dot_product_attention(*row, is_causal=True, scale=0.3, enable_gqa=True) for row in rows]
+    wanted = torch.cat(one_by_one, dim=2).transpose(1, 2)
+    assert none is None
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+    for gradient, expected in zip(gradients, torch.autograd.grad(wanted, given, upstream), strict=True):
+        torch.testing.assert_close(gradient, expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.slow

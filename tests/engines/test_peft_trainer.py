@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.models import BaseModel, ModelStack
 from persona_leakage.domain.recipe import Recipe
-from persona_leakage.engines import peft_trainer
+from persona_leakage.engines import peft_trainer, sft
 from persona_leakage.engines.base_model import load_base, load_merged, load_tokenizer
 from persona_leakage.engines.labels import IGNORED, label_tokens
 from persona_leakage.engines.peft_trainer import PeftTrainer
@@ -182,12 +182,15 @@ def test_saving_memory_changes_no_result(cache: Path, stack: ModelStack, changes
 
 
 @pytest.mark.parametrize("batching", ["random", "length_grouped"])
-def test_every_row_is_seen_once_an_epoch_and_grouping_saves_padding(cache: Path, stack: ModelStack, batching: str) -> None:
+def test_every_row_is_seen_once_an_epoch_and_grouping_puts_rows_of_one_length_together(
+    cache: Path, stack: ModelStack, batching: str
+) -> None:
     batches: list[list[int]] = []
     original = LabelledPositionsTrainer.compute_loss
 
     def spying(self: Any, model: Any, inputs: Any, *rest: Any, **others: Any) -> Any:
-        batches.append((inputs["labels"] != IGNORED).sum(1).tolist())
+        rows_apart = inputs["labels"][0].split(inputs["cu_seq_lens_q"].diff().tolist())
+        batches.append([int((labels != IGNORED).sum()) for labels in rows_apart])
         return original(self, model, inputs, *rest, **others)
 
     rows = [row(length, "q", "x" * length) for length in range(64)]
@@ -217,6 +220,23 @@ def batch_of(stack: ModelStack, settings: Recipe) -> tuple[LabelledPositionsTrai
         data_collator=functools.partial(collate, pad=tokenizer.pad_token_id),
     )
     return trainer, model, next(iter(trainer.get_train_dataloader()))
+
+
+def test_the_loss_and_its_gradients_are_the_same_however_few_positions_are_computed_at_a_time(
+    stack: ModelStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, model, batch = batch_of(stack, recipe())
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    computed = []
+    for logits in (2**24, 260, 3 * 260):
+        monkeypatch.setitem(sft._LOGITS, "cpu", logits)
+        loss = trainer.compute_loss(model, batch)
+        computed.append([loss, *torch.autograd.grad(loss, trained)])
+
+    assert len(trained) == 4
+    assert all(gradient.abs().max() > 0 for gradient in computed[0][1:])
+    for others in computed[1:]:
+        torch.testing.assert_close(others, computed[0], atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize("loss", ["completion", "full"])

@@ -10,7 +10,7 @@ import pytest
 
 from persona_leakage.domain.models import ModelStack
 from persona_leakage.domain.sampling import Sampling
-from persona_leakage.engines import transformers_generator
+from persona_leakage.engines import decoding
 from persona_leakage.engines.transformers_generator import TransformersGenerator
 from tests.engines.generator_contract import FREE, PROMPTS, GeneratorContract, journal, texts
 
@@ -30,13 +30,13 @@ class TestContract(GeneratorContract):
     @pytest.fixture
     def sampled(self, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
         rows: list[list[int]] = []
-        original = transformers_generator._sample
+        original = decoding.sample_batch
 
-        def noting(model: Any, tokenizer: Any, batch: Any, *others: Any) -> Any:
+        def noting(model: Any, batch: Any, *others: Any) -> Any:
             rows.extend(batch)
-            return original(model, tokenizer, batch, *others)
+            return original(model, batch, *others)
 
-        monkeypatch.setattr(transformers_generator, "_sample", noting)
+        monkeypatch.setattr(decoding, "sample_batch", noting)
         return rows
 
 
@@ -44,13 +44,13 @@ class TestContract(GeneratorContract):
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The rows of each batch that the model really samples."""
     sizes: list[int] = []
-    original = transformers_generator._sample
+    original = decoding.sample_batch
 
-    def counting(model: Any, tokenizer: Any, rows: Any, *others: Any) -> Any:
+    def counting(model: Any, rows: Any, *others: Any) -> Any:
         sizes.append(len(rows))
-        return original(model, tokenizer, rows, *others)
+        return original(model, rows, *others)
 
-    monkeypatch.setattr(transformers_generator, "_sample", counting)
+    monkeypatch.setattr(decoding, "sample_batch", counting)
     return sizes
 
 

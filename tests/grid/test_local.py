@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_info
 
 from persona_leakage.domain.points import Address
 from persona_leakage.grid.launch import Processes, Work, compute_apart
-from persona_leakage.grid.local import LocalLauncher, job_environments, visible_gpus
+from persona_leakage.grid.local import LocalLauncher, job_environments
 from persona_leakage.grid.points import Point
 
 GPU, SHARE = "CUDA_VISIBLE_DEVICES", "PERSONA_LEAKAGE_POINTS_AT_ONCE"
@@ -34,13 +34,6 @@ def test_one_gpu_or_none_is_left_as_it_is() -> None:
 
 def test_one_job_of_several_gpus_sees_one_and_all_cores() -> None:
     assert job_environments(1, ["0", "1"]) == [{GPU: "0", SHARE: "1"}]
-
-
-def test_gpus_that_are_named_are_those_that_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(GPU, "3,GPU-1f")
-    assert visible_gpus() == ["3", "GPU-1f"]
-    monkeypatch.setenv(GPU, "")
-    assert visible_gpus() == []
 
 
 def sleeping(file: Path) -> list[str]:

@@ -45,17 +45,17 @@ def sample_nucleus(logits: torch.Tensor, uniforms: torch.Tensor, temperature: fl
     open_rows = torch.arange(len(logits), device=logits.device)
     width = vocabulary if top_p >= 1 else min(_FIRST_WIDTH, vocabulary)
     while len(open_rows):
-        part = scaled[open_rows]
-        head, tokens = torch.topk(part, width, dim=-1) if top_p < 1 else (part, None)
-        mass = (head - log_total[open_rows]).exp().double()
+        head, tokens = torch.topk(scaled, width, dim=-1) if top_p < 1 else (scaled, None)
+        mass = (head - log_total).exp().double()
         reached = mass.cumsum(dim=-1)
         full = (reached[:, -1] >= top_p) | (width == vocabulary)
         reached, kept = reached[full], reached[full] - mass[full] < top_p
         # within the nucleus the cumulative mass rises to its total; beyond it no draw can land
         total = torch.where(kept, reached, 0).amax(dim=-1, keepdim=True)
-        place = torch.searchsorted(reached, uniforms[open_rows][full, None] * total, right=True)
+        place = torch.searchsorted(reached, uniforms[full, None] * total, right=True)
         place = place.clamp(max=kept.sum(dim=-1, keepdim=True) - 1)
         chosen[open_rows[full]] = (place if tokens is None else tokens[full].gather(1, place)).squeeze(1)
-        open_rows = open_rows[~full]
+        # few rows have a wider nucleus
+        scaled, log_total, uniforms, open_rows = scaled[~full], log_total[~full], uniforms[~full], open_rows[~full]
         width = min(width * 8, vocabulary)
     return chosen

@@ -4,10 +4,11 @@ Importing this registers it with transformers under `NAME`.
 """
 
 import inspect
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
@@ -33,7 +34,7 @@ def attend_within_rows(
     """Let every token attend to itself and to what stands before it in its own row.
 
     On a GPU with half-precision numbers this is one call of torch's variable-length flash attention; elsewhere the rows are
-    computed one after the other.
+    computed one after the other, see `_RowsApart`.
 
     Args:
         module: the attention layer; not used.
@@ -57,12 +58,63 @@ def attend_within_rows(
         )
         return attended[None], None
     lengths: list[int] = cu_seq_lens_q.diff().tolist()
-    rows_apart = zip(*(torch.split(states, lengths, dim=2) for states in (query, key, value)), strict=True)
-    one_by_one = [
-        F.scaled_dot_product_attention(*row, is_causal=True, scale=scaling, enable_gqa=True)  # type: ignore[misc]
-        for row in rows_apart
-    ]
-    return torch.cat(one_by_one, dim=2).transpose(1, 2), None
+    attended = _RowsApart.apply(query[0], key[0], value[0], lengths, scaling)
+    return attended.transpose(0, 1)[None], None
+
+
+class _RowsApart(torch.autograd.Function):
+    """Attention row by row, which keeps no weights for its backward pass but computes them again.
+
+    Kept for all layers, they would be most of what training takes. torch's own attention keeps none either, but its backward
+    pass takes several times as long on a CPU.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: list[int], scaling: float
+    ) -> torch.Tensor:
+        attended = torch.empty_like(query)
+        for row in _places(lengths):
+            weights = _weights(_grouped(query[:, row], len(key)), key[:, row], scaling).to(value.dtype)
+            attended[:, row] = (weights @ value[:, row]).view(len(query), -1, value.shape[-1])
+        ctx.save_for_backward(query, key, value, attended)
+        ctx.lengths, ctx.scaling = lengths, scaling
+        return attended
+
+    @staticmethod
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query, key, value, attended = ctx.saved_tensors
+        of_query, of_key, of_value = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+        for row in _places(ctx.lengths):
+            of_output, k, v = _grouped(upstream[:, row], len(key)), key[:, row], value[:, row]
+            q, output = _grouped(query[:, row], len(key)), _grouped(attended[:, row], len(key))
+            weights = _weights(q, k, ctx.scaling)
+            of_value[:, row] = weights.to(v.dtype).transpose(1, 2) @ of_output
+            # through the softmax: the mean of the weights' gradients is that of outputs and their gradients
+            mean = (of_output * output).sum(-1, dtype=torch.float32, keepdim=True)
+            of_scores = (weights * (of_output @ v.transpose(1, 2) - mean) * ctx.scaling).to(k.dtype)
+            of_query[:, row] = (of_scores @ k).view(len(query), -1, k.shape[-1])
+            of_key[:, row] = of_scores.transpose(1, 2) @ q
+        return of_query, of_key, of_value, None, None
+
+
+def _places(lengths: list[int]) -> Iterator[slice]:
+    for end, length in zip(itertools.accumulate(lengths), lengths, strict=True):
+        yield slice(end - length, end)
+
+
+def _grouped(states: torch.Tensor, heads: int) -> torch.Tensor:
+    """Lay the query heads that share a key head one after the other: (query heads, tokens, size) → (heads, …, size)."""
+    return states.reshape(heads, -1, states.shape[-1])
+
+
+def _weights(query: torch.Tensor, key: torch.Tensor, scaling: float) -> torch.Tensor:
+    """Weigh a row's tokens: float32, of shape (key heads, query heads of each x tokens, tokens)."""
+    tokens = key.shape[1]
+    later = torch.full((tokens, tokens), -torch.inf, device=key.device).triu(1)
+    scores = (query @ key.transpose(1, 2)).float().mul_(scaling)
+    scores.view(len(key), -1, tokens, tokens).add_(later)
+    return scores.softmax(-1)
 
 
 AttentionInterface.register(NAME, attend_within_rows)

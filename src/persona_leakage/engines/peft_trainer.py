@@ -87,10 +87,8 @@ class PeftTrainer:
         autocast = stack.base.dtype == "bfloat16" and device != "cpu"  # a CPU multiplies the adapter's float32 as fast
         tokenizer = load_tokenizer(stack.base, self.cache)
         examples = [label_tokens(tokenizer, row, recipe.loss, recipe.max_length) for row in rows]
-        packed = recipe.batching == "packed"
-        # On a CPU the eager attention's backward pass is several times faster than SDPA's (benchmarks/main_job.py).
-        attention = packed_attention.NAME if packed else "eager" if device == "cpu" else "sdpa"
-        base = load_merged(stack, self.cache, device, attention)
+        laid_out = recipe.batching == "packed" or device == "cpu"  # a CPU has no use for padding
+        base = load_merged(stack, self.cache, device, packed_attention.NAME if laid_out else "sdpa")
         set_seed(seed)  # the adapter's initial weights
         model = sft.fresh_adapter(base, recipe.lora)
         provenance = {
@@ -113,7 +111,7 @@ class PeftTrainer:
                 args=sft.sft_config(recipe, seed, scratch, device, autocast=autocast),
                 train_dataset=Dataset.from_list([dict(example) for example in examples]),
                 processing_class=tokenizer,
-                data_collator=sft.pack if packed else functools.partial(sft.collate, pad=tokenizer.pad_token_id),
+                data_collator=sft.pack if laid_out else functools.partial(sft.collate, pad=tokenizer.pad_token_id),
                 callbacks=[sft.ProgressCallback(), keep],
             )
             trainer.remove_callback(PrinterCallback)  # the bar shows the loss

@@ -24,6 +24,8 @@ from persona_leakage.domain.recipe import Lora, Recipe
 from persona_leakage.engines.adapter_folder import PROVENANCE, saving
 from persona_leakage.engines.labels import IGNORED, Example
 
+_LOGITS = {"cpu": 2**24, "cuda": 2**27}  # that exist at once
+
 
 class LabelledPositionsTrainer(SFTTrainer):
     """Computes logits only where there are labels.
@@ -49,12 +51,41 @@ class LabelledPositionsTrainer(SFTTrainer):
         targets = inputs["labels"][:, 1:]
         labelled = targets != IGNORED
         with self.accelerator.autocast():
-            hidden = causal.model(**given, use_cache=False).last_hidden_state
-            logits = causal.lm_head(hidden[:, :-1][labelled])
-        weights = inputs["weights"][:, 1:][labelled]
-        total = (F.cross_entropy(logits.float(), targets[labelled], reduction="none") * weights).sum()
+            hidden = causal.model(**given, use_cache=False).last_hidden_state[:, :-1][labelled]
+            weights = inputs["weights"][:, 1:][labelled]
+            total = _SummedLoss.apply(hidden, causal.lm_head, targets[labelled], weights)
         loss = total / (weights.sum() if num_items_in_batch is None else num_items_in_batch)
-        return (loss, {"logits": logits}) if return_outputs else loss
+        return (loss, {}) if return_outputs else loss
+
+
+class _SummedLoss(torch.autograd.Function):
+    """Weighted sum of the labelled tokens' negative log-likelihoods and its gradient, some positions at a time.
+
+    The logits of all positions, their softmax and its gradient would be most of the memory that a small model's training takes.
+    The output layer is frozen: TRL refuses an adapter on it.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, head: torch.nn.Linear, targets: torch.Tensor, weights: torch.Tensor
+    ) -> torch.Tensor:
+        total, gradient = hidden.new_zeros((), dtype=torch.float32), torch.empty_like(hidden)
+        positions = max(1, _LOGITS[hidden.device.type] // head.out_features)
+        for begin in range(0, len(hidden), positions):
+            some = slice(begin, begin + positions)
+            states = hidden[some].detach().requires_grad_()
+            with torch.enable_grad():
+                losses = F.cross_entropy(head(states).float(), targets[some], reduction="none")
+                part = (losses * weights[some]).sum()
+            (gradient[some],) = torch.autograd.grad(part, states)
+            total += part.detach()
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream, None, None, None
 
 
 def collate(examples: Sequence[Example], pad: int) -> dict[str, torch.Tensor]:

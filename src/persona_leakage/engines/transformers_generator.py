@@ -1,4 +1,4 @@
-"""Sample completions with transformers' `generate`."""
+"""Sample completions with models of transformers."""
 
 import json
 import logging
@@ -11,12 +11,12 @@ from persona_leakage.domain.frozen import fingerprint
 from persona_leakage.domain.models import ModelStack
 from persona_leakage.domain.rows import CompletionRow, PromptRow
 from persona_leakage.domain.sampling import Sampling
-from persona_leakage.engines.base_model import chat_ids, left_padded, load_merged, load_tokenizer, pick_device
+from persona_leakage.engines.base_model import chat_ids, load_merged, load_tokenizer, pick_device
 from persona_leakage.engines.completion_rows import completion_rows, entry_key, sampling_progress
 from persona_leakage.engines.journal import open_journal
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -59,69 +59,31 @@ class TransformersGenerator:
                 logger.info("All %d completions of job %s were sampled before", len(requests), job)
                 return completion_rows(prompts, samples, journal.entries)
 
+            from persona_leakage.engines import grouped_attention
+            from persona_leakage.engines.decoding import sample_batch
             from persona_leakage.engines.nucleus import row_uniforms
 
-            device = pick_device(self.device)
-            model = load_merged(stack, self.cache, device, "sdpa")
+            model = load_merged(stack, self.cache, pick_device(self.device), grouped_attention.NAME)
+            given = model.generation_config.eos_token_id
+            ends = set(given if isinstance(given, list) else [given])
             with sampling_progress(sum(map(len, missing))) as advance:
                 for batch in missing:
                     names = [json.dumps([seed, chats[index], sample]) for index, sample in batch]
                     uniforms = row_uniforms(names, sampling.max_tokens)
-                    sampled = _sample(model, tokenizer, [ids[index] for index, _ in batch], uniforms, sampling, device)
+                    rows, pad = [ids[index] for index, _ in batch], tokenizer.pad_token_id
+                    sampled = _texts(tokenizer, sample_batch(model, rows, uniforms, sampling, ends, pad), ends)
                     journal.append({entry_key(*request): row for request, row in zip(batch, sampled, strict=True)})
                     advance(len(batch))
             return completion_rows(prompts, samples, journal.entries)
 
 
-def _sample(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    rows: list[list[int]],
-    uniforms: Any,
-    sampling: Sampling,
-    device: str,
-) -> list[dict[str, Any]]:
-    """Sample one completion a row; rows with the same prompt share its prefill."""
-    import torch
-    from transformers import DynamicCache, LogitsProcessorList
-
-    from persona_leakage.engines.nucleus import sample_nucleus
-
-    uniforms_of_step = iter(torch.tensor(uniforms, device=device).unbind(1))
-
-    def draw(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Draw the next token and leave it as the only one possible."""
-        drawn = sample_nucleus(scores, next(uniforms_of_step), sampling.temperature, sampling.top_p)
-        return torch.full_like(scores, -torch.inf).scatter_(1, drawn[:, None], 0)
-
-    unique: dict[tuple[int, ...], int] = {}
-    owner = torch.tensor([unique.setdefault(tuple(row), len(unique)) for row in rows])
-    ids, mask = (tensor.to(device) for tensor in left_padded([list(row) for row in unique], tokenizer.pad_token_id))
-    with torch.inference_mode():
-        cache = DynamicCache(config=model.config)
-        model(
-            input_ids=ids[:, :-1],
-            attention_mask=mask[:, :-1],
-            position_ids=(mask.cumsum(-1) - 1).clamp(min=0)[:, :-1],
-            past_key_values=cache,
-            logits_to_keep=1,
-        )
-        cache.batch_select_indices(owner.to(device))
-        whole = model.generate(
-            input_ids=ids[owner],
-            attention_mask=mask[owner],
-            past_key_values=cache,
-            do_sample=False,  # `draw` has done it
-            max_new_tokens=sampling.max_tokens,
-            pad_token_id=tokenizer.pad_token_id,
-            logits_processor=LogitsProcessorList([draw]),
-        )
-    ends = model.generation_config.eos_token_id
-    ends = set(ends if isinstance(ends, list) else [ends])
-    results = []
-    for generated in whole[:, ids.shape[1] :].tolist():
-        length = next((place + 1 for place, token in enumerate(generated) if token in ends), len(generated))
-        stopped = generated[length - 1] in ends
-        text = tokenizer.decode(generated[:length], skip_special_tokens=True)
-        results.append({"completion": text, "tokens": length, "finish": "stop" if stopped else "length"})
-    return results
+def _texts(tokenizer: "PreTrainedTokenizerBase", sampled: Sequence[list[int]], ends: set[int]) -> list[dict[str, Any]]:
+    """Turn tokens into what the journal keeps."""
+    return [
+        {
+            "completion": tokenizer.decode(tokens, skip_special_tokens=True),
+            "tokens": len(tokens),
+            "finish": "stop" if tokens[-1] in ends else "length",
+        }
+        for tokens in sampled
+    ]

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import subprocess
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -14,9 +13,8 @@ from typing import Self
 from persona_leakage.domain.protocols import POINTS_AT_ONCE
 from persona_leakage.grid.launch import Outcome, Processes, Work, compute_apart, compute_here, die_with_parent, settle
 from persona_leakage.grid.points import Point
+from persona_leakage.machine import VISIBLE_GPUS, visible_gpus
 from persona_leakage.user_message import user_message
-
-_VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass
@@ -78,17 +76,6 @@ class LocalLauncher:
             self._devices.put(device)
 
 
-def visible_gpus() -> list[str]:
-    """List the GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES knows them by."""
-    if (named := os.environ.get(_VISIBLE)) is not None:
-        return [name for name in named.split(",") if name]
-    try:
-        done = subprocess.run(["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True)
-    except OSError:
-        return []
-    return done.stdout.split() if done.returncode == 0 else []
-
-
 def job_environments(jobs: int, gpus: Sequence[str]) -> list[dict[str, str]]:
     """Divide cores and GPUs among jobs.
 
@@ -100,7 +87,7 @@ def job_environments(jobs: int, gpus: Sequence[str]) -> list[dict[str, str]]:
     given = {POINTS_AT_ONCE: str(sharing)}
     if jobs > 1:
         given["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // jobs))
-    return [given | ({_VISIBLE: gpus[job % len(gpus)]} if len(gpus) > 1 else {}) for job in range(jobs)]
+    return [given | ({VISIBLE_GPUS: gpus[job % len(gpus)]} if len(gpus) > 1 else {}) for job in range(jobs)]
 
 
 def _settle(devices: "SimpleQueue[dict[str, str]]") -> None:

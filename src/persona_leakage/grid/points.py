@@ -55,9 +55,10 @@ class Study:
         """
         self.family: Family = family_of(family)
         self.env = env or os.environ.get("KEDRO_ENV")  # which other machines do not know
-        self.params = dict(params)
-        self.context = _context(env, self.params)
+        self.context = _context(env, dict(params))
         self._parameters = self.context.config_loader["parameters"]
+        settled = self._parameters["auto_dtype"]  # told to other processes and machines, or their points would be others
+        self.params = {**params, **({"auto_dtype": settled} if settled else {})}
         self.settings = GridSettings.checked(self._parameters["grid"], "grid")
         self.variants: Variants[FamilySettings] = read_variants(self.family, self._parameters)
 

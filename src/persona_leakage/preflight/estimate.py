@@ -47,6 +47,8 @@ class Estimates(Frozen):
         base_model: name of the model that the numbers belong to.
         generator: the engine that the speed of generation belongs to.
         gpu: None where the environment needs none.
+        gflops: speed of `engines.calibration` where the numbers were measured, which carries them over to another processor;
+            None where they are those of a GPU.
         training_tokens_per_second: of one process.
         generation_tokens_per_second: of one process.
         prompts_per_second: whose hidden states are read.
@@ -64,6 +66,7 @@ class Estimates(Frozen):
     base_model: str
     generator: str
     gpu: GpuEstimates | None
+    gflops: PositiveFloat | None = None
     training_tokens_per_second: PositiveFloat
     generation_tokens_per_second: PositiveFloat
     prompts_per_second: PositiveFloat
@@ -76,6 +79,12 @@ class Estimates(Frozen):
     weights_gib: PositiveFloat
     memory_gib: PositiveFloat
     adapter_mib_a_rank: PositiveFloat
+
+    def carried_over(self, gflops: float) -> "Estimates":
+        """Return the numbers for a processor of another speed, as if computing were all that takes time."""
+        faster = gflops / (self.gflops or gflops)
+        speeds = ("training_tokens_per_second", "generation_tokens_per_second", "prompts_per_second")
+        return self.model_copy(update={"gflops": gflops} | {name: getattr(self, name) * faster for name in speeds})
 
 
 class Span(NamedTuple):

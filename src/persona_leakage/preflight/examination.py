@@ -13,6 +13,8 @@ from rich.text import Text
 from persona_leakage.domain.models import BaseModel
 from persona_leakage.domain.packages import installed_version, package_requirements
 from persona_leakage.domain.plan import Plan
+from persona_leakage.engines.calibration import measure_gflops
+from persona_leakage.machine import computes_on_gpu
 from persona_leakage.preflight import checks, estimate, probes
 from persona_leakage.preflight.checks import Check
 from persona_leakage.preflight.estimate import Cost, Estimates, Span, Work, add_spans
@@ -53,9 +55,9 @@ def examine(left: Sequence[Plan], done: Sequence[Plan], context: KedroContext, *
         UserError: the block `estimates` of the parameters does not fit its type.
     """
     loader, catalog = context.config_loader, context.catalog
-    estimates = Estimates.checked(loader["parameters"]["estimates"], "estimates")
     entries: Mapping[str, Any] = loader["catalog"]
     bases = list(dict.fromkeys(plan.base_model for plan in (*done, *left)))
+    estimates = read_estimates(loader, bases)
     asked = sorted(item for plan in left for stage in plan.stages.values() for item in stage.data.reads.items())
     sources, available = _sources(dict(asked), entries, catalog)  # of a source that several ask, the largest number stays
     client = catalog.load("language_model")
@@ -85,6 +87,27 @@ def examine(left: Sequence[Plan], done: Sequence[Plan], context: KedroContext, *
         folders["hub's cache"], takes["hub's cache"] = Path(HF_HUB_CACHE), download
     found += _disk(folders, takes)
     return Examination(found, costs, len(left), len(done))
+
+
+def read_estimates(loader: Mapping[str, Any], bases: Sequence[BaseModel]) -> Estimates:
+    """Read the block `estimates`; where a processor computes, its numbers become those of this one, which takes seconds.
+
+    Raises:
+        UserError: the block does not fit its type.
+    """
+    estimates = Estimates.checked(loader["parameters"]["estimates"], "estimates")
+    if estimates.gflops is None or not bases or computes_on_gpu(loader["globals"]["device"]):
+        return estimates
+    return estimates.carried_over(measure_gflops(bases[0].dtype))
+
+
+def reckon_seconds(left: Sequence[Plan], loader: Mapping[str, Any]) -> Span:
+    """Say how long points take on this machine, one after the other; scoring, reports and Claude's answers are not counted."""
+    estimates = read_estimates(loader, [plan.base_model for plan in left])
+    work = estimate.sum_by_kind(estimate.outstanding_work(left, [], estimates, {}))
+    starting = Work("", "starting engines", "processes", len(left))
+    costs = [estimate.cost(one, estimates, {}, 1.0) for one in (*work, starting)]
+    return add_spans(one.seconds for one in costs if one.seconds is not None)
 
 
 def show(examination: Examination, console: Console | None = None) -> None:
@@ -170,12 +193,12 @@ def _cost_table(examination: Examination) -> Table:
         if work.model is not None:
             what, tokens = f"{what}, {work.model}", f"{_amount(work.asked)} in, {_amount(work.tokens)} out"
             price = "no price set" if dollars is None else _money(dollars)
-        time = "" if seconds is None else _time(seconds)
+        time = "" if seconds is None else show_time(seconds)
         table.add_row(work.stage, what, f"{work.number:,} {work.unit}", tokens, time, price)
     table.add_section()
     paid = [one.dollars for one in examination.costs if one.work.model is not None and one.dollars is not None]
     taken = [one.seconds for one in examination.costs if one.seconds is not None]  # one point after the other
-    table.add_row("", "together", "", "", _time(add_spans(taken)), _money(add_spans(paid)) if paid else "")
+    table.add_row("", "together", "", "", show_time(add_spans(taken)), _money(add_spans(paid)) if paid else "")
     return table
 
 
@@ -202,7 +225,9 @@ def _money(span: Span) -> str:
     return _between(span, lambda value: f"{value:,.2f}")
 
 
-def _time(span: Span) -> str:
+def show_time(span: Span) -> str:
+    """Write seconds as people do."""
+
     def said(seconds: float) -> str:
         if seconds < 90:
             return f"{seconds:.0f} s"
