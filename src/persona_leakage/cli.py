@@ -134,8 +134,9 @@ def _foretell(study: "Study", points: "Sequence[Point]") -> str:
     native = "has" if computes_bfloat16() else "has no"
     where = "on the GPU" if gpu else f"on a processor that {native} instructions for bfloat16"
     number = "1 point" if len(points) == 1 else f"{len(points)} points"
-    takes = show_time(reckon_seconds(plans, loader))
-    return f"{plans[-1].address.model} computes in {plans[-1].base_model.dtype}, {where}: {number}, about {takes}"
+    seconds = reckon_seconds(plans, loader)
+    takes = f"about {show_time(seconds)}" if seconds else "how long is not known: the block `estimates` is of another model"
+    return f"{plans[-1].address.model} computes in {plans[-1].base_model.dtype}, {where}: {number}, {takes}"
 
 
 run = copy.copy(kedro_run)

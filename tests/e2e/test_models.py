@@ -1,6 +1,7 @@
 """Two base models in one grid and one report, under names that look like something else and parameters that are nothing."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -79,7 +80,11 @@ def test_every_command_that_should_ends_well(finished: Finished) -> None:
 
 
 def test_overrides_under_one_key_and_nothing_reach_every_process(finished: Finished) -> None:
-    assert "baseline seed 42 (tiny) has not run with these parameters; running it first" in finished.done["run"].stdout
+    said = finished.done["run"].stdout
+    assert "baseline seed 42 (tiny) has not run with these parameters; running it first" in said
+    assert re.search(
+        r"^tiny computes in float32, on a processor that has (no )?instructions .*: 2 points, about \d+ ", said, re.MULTILINE
+    )
     for model, condition in POINTS:
         plan = finished.plan(model, condition)
         assert plan["evaluation"]["samples"] == 2  # type: ignore[index]

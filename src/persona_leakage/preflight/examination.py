@@ -101,9 +101,19 @@ def read_estimates(loader: Mapping[str, Any], bases: Sequence[BaseModel]) -> Est
     return estimates.carried_over(measure_gflops(bases[0].dtype))
 
 
-def reckon_seconds(left: Sequence[Plan], loader: Mapping[str, Any]) -> Span:
-    """Say how long points take on this machine, one after the other; scoring, reports and Claude's answers are not counted."""
-    estimates = read_estimates(loader, [plan.base_model for plan in left])
+def reckon_seconds(left: Sequence[Plan], loader: Mapping[str, Any]) -> Span | None:
+    """Say how long points take on this machine, one after the other; scoring, reports and Claude's answers are not counted.
+
+    Returns:
+        None where the block `estimates` is of another base model or engine than the points'.
+
+    Raises:
+        UserError: the block does not fit its type.
+    """
+    bases = [plan.base_model for plan in left]
+    estimates = read_estimates(loader, bases)
+    if checks.check_estimates(estimates, bases, loader["catalog"]["generator"].get("engine", "")).state != "ok":
+        return None
     work = estimate.sum_by_kind(estimate.outstanding_work(left, [], estimates, {}))
     starting = Work("", "starting engines", "processes", len(left))
     costs = [estimate.cost(one, estimates, {}, 1.0) for one in (*work, starting)]
