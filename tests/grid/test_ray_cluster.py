@@ -47,7 +47,7 @@ def written(project: Project, point: str) -> dict[str, int]:
     return {str(file.relative_to(project.folder)): file.stat().st_mtime_ns for file in files}
 
 
-def until(happens: Callable[[], object], process: subprocess.Popen[str], seconds: float = 150) -> None:
+def until(happens: Callable[[], object], process: subprocess.Popen[str], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not happens() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -86,7 +86,7 @@ class NodeKilled:
 
     def __init__(self, folder: Path, model: Path) -> None:
         self.here = build(folder / "here", model)
-        self.local = self.here.kedro(*GRID, "--keep-engines", timeout=400)
+        self.local = self.here.kedro(*GRID, "--keep-engines", timeout=900)
         self.there = build(folder / "there", model)
         with running_cluster(self.there.environment) as cluster:
             node = {"num_cpus": 1, "num_gpus": 1}
@@ -99,7 +99,7 @@ class NodeKilled:
             self.before = {point: written(self.there, point) for point in completed(self.there, POINTS)}
             cluster.remove_node(doomed, allow_graceful=False)  # kill -9 of all that the node runs
             cluster.add_node(**node, node_ip_address="127.0.0.4")
-            self.stdout, self.stderr = grid.communicate(timeout=300)
+            self.stdout, self.stderr = grid.communicate(timeout=900)
             self.code = grid.returncode
 
 
