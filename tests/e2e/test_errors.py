@@ -10,6 +10,7 @@ from tests.project import Project
 
 REPLAYS = [replay_of(name) for name in FAMILIES if family_of(name).replay]
 COMMON = (
+    "auto_dtype",
     "base_model",
     "checkpoint",
     "completions_file",
