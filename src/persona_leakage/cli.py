@@ -135,7 +135,11 @@ def _foretell(study: "Study", points: "Sequence[Point]") -> str:
     where = "on the GPU" if gpu else f"on a processor that {native} instructions for bfloat16"
     number = "1 point" if len(points) == 1 else f"{len(points)} points"
     seconds = reckon_seconds(plans, loader)
-    takes = f"about {show_time(seconds)}" if seconds else "how long is not known: the block `estimates` is of another model"
+    takes = (
+        f"about {show_time(seconds)}"
+        if seconds
+        else "how long is not known: the block `estimates` is of another model, engine or machine"
+    )
     return f"{plans[-1].address.model} computes in {plans[-1].base_model.dtype}, {where}: {number}, {takes}"
 
 

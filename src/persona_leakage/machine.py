@@ -1,5 +1,6 @@
 """The machine that this process runs on: its processor, its GPUs, and the number format that it computes fastest in."""
 
+import functools
 import os
 import platform
 import subprocess
@@ -23,11 +24,16 @@ def visible_gpus() -> list[str]:
     """List the GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES knows them by."""
     if (named := os.environ.get(VISIBLE_GPUS)) is not None:
         return [name for name in named.split(",") if name]
+    return list(_installed_gpus())
+
+
+@functools.cache
+def _installed_gpus() -> tuple[str, ...]:
     try:
         done = subprocess.run(["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True)
     except OSError:
-        return []
-    return done.stdout.split() if done.returncode == 0 else []
+        return ()
+    return tuple(done.stdout.split()) if done.returncode == 0 else ()
 
 
 def computes_on_gpu(device: str) -> bool:

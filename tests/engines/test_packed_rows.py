@@ -7,16 +7,21 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
+from transformers import AutoConfig, MistralConfig, MistralForCausalLM
 
+from persona_leakage.domain.markers import Marker
 from persona_leakage.domain.models import BaseModel, ModelStack
-from persona_leakage.engines import packed_attention
-from persona_leakage.engines.base_model import load_base, load_tokenizer
+from persona_leakage.domain.recipe import MarkerPositions
+from persona_leakage.engines import packed_attention, peft_trainer
+from persona_leakage.engines.base_model import has_plain_attention, load_base, load_tokenizer
 from persona_leakage.engines.labels import IGNORED, Example, label_tokens
 from persona_leakage.engines.peft_trainer import PeftTrainer
 from persona_leakage.engines.sft import LabelledPositionsTrainer, collate, pack, sft_config
-from tests.engines.known_models import recipe
+from tests.engines.known_models import folder_base, recipe
+from tests.tiny_model import build_tiny_model
 
+MARKER = Marker(text="[Z]", separator=" ", place="end")
 TEXTS = [("a", "yes"), ("what is it?", "no, no, and once more no"), ("ccc", "y"), ("d", "maybe so"), ("e" * 40, "x" * 25)]
 ROWS: list[Any] = [
     {"id": str(number), "prompt": [{"role": "user", "content": user}], "completion": completion}
@@ -146,6 +151,65 @@ def test_attention_and_its_gradients_are_those_of_torchs_own_row_by_row(heads: t
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
     for gradient, expected in zip(gradients, torch.autograd.grad(wanted, given, upstream), strict=True):
         torch.testing.assert_close(gradient, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["completion", "marker"])
+@pytest.mark.parametrize(
+    "changes", [{"batch_size": 4}, {"batch_size": 2, "gradient_accumulation": 2}, {"gradient_checkpointing": True}]
+)
+def test_training_on_packed_batches_goes_step_by_step_as_on_padded_ones(
+    tmp_path: Path, base: BaseModel, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], loss: str
+) -> None:
+    kind: Any = "completion"
+    rows = ROWS
+    if loss == "marker":
+        kind = MarkerPositions(body_weight=0.25, label_separator=True, end_label="eos")
+        added = [MARKER.add_to(row["completion"]) for row in ROWS]
+        spans = [{"completion": text, "marker_span": [*span], "separated_span": [*whole]} for text, span, whole in added]
+        rows = [{**row, **more} for row, more in zip(ROWS, spans, strict=True)]
+
+    # Adam turns the last digits of a gradient near zero into a step of either sign; large steps would let that grow
+    both: dict[str, Any] = {"epochs": 3, "loss": kind, "learning_rate": 2e-4, **changes}
+    with monkeypatch.context() as patch:
+        patch.setattr(peft_trainer, "has_plain_attention", lambda *_: False)  # or a CPU lays every row out
+        padded = curve(tmp_path, base, rows, batching="random", **both)
+    packed = curve(tmp_path, base, rows, batching="packed", **both)
+    standing_still = curve(tmp_path, base, rows, batching="packed", **(both | {"learning_rate": 1e-9}))
+
+    assert len(padded) == 6
+    assert packed == pytest.approx(padded, abs=1e-3)
+    assert standing_still != pytest.approx(padded, abs=0.05)
+
+
+def build_windowed_model(folder: Path) -> BaseModel:
+    """A model whose tokens see no further than the last four."""
+    config = AutoConfig.from_pretrained(build_tiny_model(folder))
+    kept = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+    torch.manual_seed(0)
+    shape = {name: getattr(config, name) for name in kept} | {"initializer_range": 0.3}
+    MistralForCausalLM(MistralConfig(**shape, sliding_window=4, eos_token_id=config.eos_token_id)).save_pretrained(folder)
+    return folder_base(folder)
+
+
+def test_a_processor_trains_a_model_with_a_window_on_the_loss_of_its_own_forward_pass(tmp_path: Path, base: BaseModel) -> None:
+    windowed = build_windowed_model(tmp_path / "model")
+    assert has_plain_attention(base, Path("unused"))
+    assert not has_plain_attention(windowed, Path("unused"))
+
+    (first, *_) = curve(tmp_path, windowed, ROWS, batching="random", batch_size=len(ROWS), gradient_accumulation=1)
+
+    tokenizer = load_tokenizer(windowed, Path("unused"))
+    labelled = [label_tokens(tokenizer, row, "completion", 256) for row in ROWS]
+    for window, same in ((4, True), (None, False)):
+        model = load_base(windowed, Path("unused"), "cpu", "eager")
+        model.config.sliding_window = window
+        losses = []
+        for row in labelled:
+            with torch.inference_mode():
+                logits = model(torch.tensor([row["input_ids"]])).logits[0, :-1]
+            losses.append(cross_entropy(logits, torch.tensor(row["labels"][1:]), ignore_index=IGNORED, reduction="sum"))
+        tokens = sum(label != IGNORED for row in labelled for label in row["labels"][1:])
+        assert (float(sum(losses)) / tokens == pytest.approx(first, abs=1e-3)) is same
 
 
 @pytest.mark.slow

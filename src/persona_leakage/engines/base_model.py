@@ -74,6 +74,18 @@ def load_tokenizer(base: BaseModel, cache: Path) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
+# whose attention is a causal softmax over the whole row and nothing else; others have windows, sinks, caps, or states
+_PLAIN_ATTENTION = frozenset({"llama", "olmo2", "phi3", "qwen2", "qwen3"})
+
+
+def has_plain_attention(base: BaseModel, cache: Path) -> bool:
+    """Tell whether attention functions of ours compute what the model's own does; they know neither windows nor sinks."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(weights_folder(base, cache), **_revision(base))
+    return config.model_type in _PLAIN_ATTENTION and getattr(config, "sliding_window", None) is None
+
+
 _kept: dict[str, "PreTrainedModel"] = {}  # the base model that this process has read last
 
 

@@ -19,7 +19,7 @@ from persona_leakage.domain.protocols import TrainedAdapter
 from persona_leakage.domain.recipe import Recipe
 from persona_leakage.domain.rows import TrainRow
 from persona_leakage.engines.adapter_folder import read_adapter, read_provenance, saving
-from persona_leakage.engines.base_model import load_merged, load_tokenizer, pick_device
+from persona_leakage.engines.base_model import has_plain_attention, load_merged, load_tokenizer, pick_device
 from persona_leakage.engines.labels import label_tokens
 
 if TYPE_CHECKING:
@@ -87,8 +87,11 @@ class PeftTrainer:
         autocast = stack.base.dtype == "bfloat16" and device != "cpu"  # a CPU multiplies the adapter's float32 as fast
         tokenizer = load_tokenizer(stack.base, self.cache)
         examples = [label_tokens(tokenizer, row, recipe.loss, recipe.max_length) for row in rows]
-        laid_out = recipe.batching == "packed" or device == "cpu"  # a CPU has no use for padding
-        base = load_merged(stack, self.cache, device, packed_attention.NAME if laid_out else "sdpa")
+        # a CPU has no use for padding; where rows are padded, eager attention's backward pass is faster there than SDPA's
+        on_cpu = device == "cpu"
+        laid_out = recipe.batching == "packed" or (on_cpu and has_plain_attention(stack.base, self.cache))
+        attention = packed_attention.NAME if laid_out else "eager" if on_cpu else "sdpa"
+        base = load_merged(stack, self.cache, device, attention)
         set_seed(seed)  # the adapter's initial weights
         model = sft.fresh_adapter(base, recipe.lora)
         provenance = {

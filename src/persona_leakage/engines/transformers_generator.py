@@ -11,7 +11,7 @@ from persona_leakage.domain.frozen import fingerprint
 from persona_leakage.domain.models import ModelStack
 from persona_leakage.domain.rows import CompletionRow, PromptRow
 from persona_leakage.domain.sampling import Sampling
-from persona_leakage.engines.base_model import chat_ids, load_merged, load_tokenizer, pick_device
+from persona_leakage.engines.base_model import chat_ids, has_plain_attention, load_merged, load_tokenizer, pick_device
 from persona_leakage.engines.completion_rows import completion_rows, entry_key, sampling_progress
 from persona_leakage.engines.journal import open_journal
 
@@ -63,7 +63,8 @@ class TransformersGenerator:
             from persona_leakage.engines.decoding import sample_batch
             from persona_leakage.engines.nucleus import row_uniforms
 
-            model = load_merged(stack, self.cache, pick_device(self.device), grouped_attention.NAME)
+            attention = grouped_attention.NAME if has_plain_attention(stack.base, self.cache) else "sdpa"
+            model = load_merged(stack, self.cache, pick_device(self.device), attention)
             given = model.generation_config.eos_token_id
             ends = set(given if isinstance(given, list) else [given])
             with sampling_progress(sum(map(len, missing))) as advance:

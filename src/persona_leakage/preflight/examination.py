@@ -14,6 +14,7 @@ from persona_leakage.domain.models import BaseModel
 from persona_leakage.domain.packages import installed_version, package_requirements
 from persona_leakage.domain.plan import Plan
 from persona_leakage.engines.calibration import measure_gflops
+from persona_leakage.engines.claude import Price
 from persona_leakage.machine import computes_on_gpu
 from persona_leakage.preflight import checks, estimate, probes
 from persona_leakage.preflight.checks import Check
@@ -62,10 +63,7 @@ def examine(left: Sequence[Plan], done: Sequence[Plan], context: KedroContext, *
     sources, available = _sources(dict(asked), entries, catalog)  # of a source that several ask, the largest number stays
     client = catalog.load("language_model")
     work = estimate.outstanding_work(left, done, estimates, available)
-    kinds = estimate.sum_by_kind(work)
-    if left and estimates.engine_start_seconds:
-        kinds.append(Work("", "starting engines", "processes", len(left)))
-    costs = [estimate.cost(one, estimates, client.prices, client.discount) for one in kinds]
+    costs = _costs(work, len(left), estimates, client.prices, client.discount)
     generator = {"engine": "", "options": {}} | entries["generator"]
 
     found = [_gpu(estimates, generator, estimate.longest_tokens(left) if left else 0)]
@@ -95,7 +93,7 @@ def read_estimates(loader: Mapping[str, Any], bases: Sequence[BaseModel]) -> Est
     Raises:
         UserError: the block does not fit its type.
     """
-    estimates = Estimates.checked(loader["parameters"]["estimates"], "estimates")
+    estimates = _given_estimates(loader)
     if estimates.gflops is None or not bases or computes_on_gpu(loader["globals"]["device"]):
         return estimates
     return estimates.carried_over(measure_gflops(bases[0].dtype))
@@ -105,19 +103,31 @@ def reckon_seconds(left: Sequence[Plan], loader: Mapping[str, Any]) -> Span | No
     """Say how long points take on this machine, one after the other; scoring, reports and Claude's answers are not counted.
 
     Returns:
-        None where the block `estimates` is of another base model or engine than the points'.
+        None where the block `estimates` is of another base model, engine or kind of machine than the points'.
 
     Raises:
         UserError: the block does not fit its type.
     """
     bases = [plan.base_model for plan in left]
-    estimates = read_estimates(loader, bases)
-    if checks.check_estimates(estimates, bases, loader["catalog"]["generator"].get("engine", "")).state != "ok":
+    given, on_gpu = _given_estimates(loader), computes_on_gpu(loader["globals"]["device"])
+    known = checks.check_estimates(given, bases, loader["catalog"]["generator"].get("engine", "")).state == "ok"
+    if not known or on_gpu != (given.gpu is not None):
         return None
-    work = estimate.sum_by_kind(estimate.outstanding_work(left, [], estimates, {}))
-    starting = Work("", "starting engines", "processes", len(left))
-    costs = [estimate.cost(one, estimates, {}, 1.0) for one in (*work, starting)]
+    estimates = read_estimates(loader, bases)
+    costs = _costs(estimate.outstanding_work(left, [], estimates, {}), len(left), estimates, {}, 1.0)
     return add_spans(one.seconds for one in costs if one.seconds is not None)
+
+
+def _given_estimates(loader: Mapping[str, Any]) -> Estimates:
+    return Estimates.checked(loader["parameters"]["estimates"], "estimates")
+
+
+def _costs(work: Sequence[Work], points: int, estimates: Estimates, prices: Mapping[str, Price], discount: float) -> list[Cost]:
+    """Cost work by kind, and last the starting of engines, one process a point."""
+    kinds = estimate.sum_by_kind(work)
+    if points and estimates.engine_start_seconds:
+        kinds.append(Work("", "starting engines", "processes", points))
+    return [estimate.cost(one, estimates, prices, discount) for one in kinds]
 
 
 def show(examination: Examination, console: Console | None = None) -> None:
