@@ -1,6 +1,7 @@
 """Base models that lie as GGUF inside a Python package."""
 
 import errno
+import hashlib
 import importlib
 import shutil
 from pathlib import Path
@@ -79,6 +80,51 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.nda
     return write_gguf(site / "tiny_gguf" / "model.gguf")
 
 
+@pytest.fixture
+def parts(tmp_path: Path, package: dict[str, np.ndarray]) -> BaseModel:
+    """Cut the package's file into eleven packages, and describe the model that they carry."""
+    site = tmp_path / "site"
+    whole = (site / "tiny_gguf" / "model.gguf").read_bytes()
+    size = len(whole) // 10
+    for number in range(11):
+        name = f"cut_part{number + 1}"
+        (site / f"{name}-2.0.dist-info").mkdir()
+        (site / f"{name}-2.0.dist-info" / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 2.0\n")
+        (site / name / "data").mkdir(parents=True)
+        (site / name / "__init__.py").touch()
+        (site / name / "data" / f"part{number + 1:02d}.bin").write_bytes(whole[number * size : (number + 1) * size])
+    importlib.invalidate_caches()
+    return BaseModel(
+        source="package", name="cut-part", parts=11, revision="2.0", sha256=hashlib.sha256(whole).hexdigest(), dtype="float32"
+    )
+
+
+def test_a_model_in_parts_is_that_of_the_whole_file(tmp_path: Path, parts: BaseModel) -> None:
+    whole = load_base(BASE, tmp_path / "cache", "cpu", "eager").state_dict()
+    joined = load_base(parts, tmp_path / "cache", "cpu", "eager").state_dict()
+
+    assert joined.keys() == whole.keys()
+    assert all(joined[name].equal(whole[name]) for name in whole)
+    assert not list((tmp_path / "cache").rglob("*.gguf"))  # the joined file is not kept
+
+
+def test_a_model_in_parts_is_refused_without_one_or_with_another_one(tmp_path: Path, parts: BaseModel) -> None:
+    site = tmp_path / "site"
+    tenth = site / "cut_part10" / "data" / "part10.bin"
+    content = tenth.read_bytes()
+    tenth.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"^the GGUF of cut-part 2\.0 has sha256 .* --force-reinstall cut-part1==2\.0"):
+        load_tokenizer(parts, tmp_path / "cache")
+
+    shutil.rmtree(site / "cut_part10-2.0.dist-info")
+    shutil.rmtree(site / "cut_part10")
+    importlib.invalidate_caches()
+    made = parts.model_copy(update={"made_by": "make cut"})
+    with pytest.raises(UserError, match=r"^the package cut-part10, which carries the base model, is missing; run: make cut$"):
+        load_tokenizer(made, tmp_path / "cache")
+    assert list((tmp_path / "cache" / "base_models").iterdir()) == []
+
+
 def test_the_converted_model_has_the_packages_weights_and_tokenizer(tmp_path: Path, package: dict[str, np.ndarray]) -> None:
     state = load_base(BASE, tmp_path / "cache", "cpu", "eager").state_dict()
 
@@ -122,7 +168,6 @@ def test_what_a_killed_conversion_left_is_no_part_of_the_model(tmp_path: Path) -
 @pytest.mark.usefixtures("package")
 def test_a_full_disk_leaves_no_half_converted_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_model: Any, folder: Path, **_: Any) -> None:
-        folder.mkdir(parents=True)
         (folder / "model.safetensors").write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 

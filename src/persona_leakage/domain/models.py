@@ -2,9 +2,14 @@
 
 from typing import Any, Literal
 
-from pydantic import field_validator
+from pydantic import Field, PositiveInt, field_validator
 
 from persona_leakage.domain.frozen import Frozen, fingerprint
+
+
+def _absent(value: object) -> bool:
+    """Keep a key that a model does not have out of its fingerprints, which are as they were before there was such a key."""
+    return value is None
 
 
 class BaseModel(Frozen):
@@ -12,17 +17,21 @@ class BaseModel(Frozen):
 
     Attributes:
         source: `hub` (a Hugging Face repository), `folder` (a local folder in the same layout) or `package`
-            (a GGUF file inside an installed Python package).
+            (a GGUF file inside an installed Python package, or in several).
         name: repository, folder or package name.
         revision: commit of the repository or version of the package; part of every fingerprint.
+        parts: number of packages that the file is cut into, one piece a package; `name` and 1, 2, … are their names.
+        sha256: digest of the whole file, which is checked before it is used.
         dtype: number format of the weights in memory.
         template: arguments of the chat template, such as `enable_thinking: false`, in training and sampling alike.
-        made_by: what makes a model that is not there, for the error that says so.
+        made_by: command that makes or installs a model that is not there, for the error that says so.
     """
 
     source: Literal["hub", "folder", "package"]
     name: str
     revision: str
+    parts: PositiveInt | None = Field(default=None, exclude_if=_absent)
+    sha256: str | None = Field(default=None, exclude_if=_absent, pattern="^[0-9a-f]{64}$")
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     template: tuple[tuple[str, bool | int | str], ...] = ()
     made_by: str | None = None
@@ -36,6 +45,25 @@ class BaseModel(Frozen):
     def identity(self) -> dict[str, Any]:
         """What decides the model's results; without template arguments as it was before there were any."""
         return self.model_dump(mode="json", exclude={"made_by"} | ({"template"} if not self.template else set()))
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The Python packages that carry a model of the source `package`."""
+        return (self.name,) if self.parts is None else tuple(f"{self.name}{part + 1}" for part in range(self.parts))
+
+    @property
+    def installed_by(self) -> str:
+        """The command that installs these packages, whose own dependencies would be of no use here."""
+        return self.made_by or f"pip install --no-deps {self._requirements}"
+
+    @property
+    def reinstalled_by(self) -> str:
+        """The command that installs them anew."""
+        return f"pip install --no-deps --force-reinstall {self._requirements}"
+
+    @property
+    def _requirements(self) -> str:
+        return " ".join(f"{package}=={self.revision}" for package in self.packages)
 
 
 class Adapter(Frozen):

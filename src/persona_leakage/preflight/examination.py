@@ -188,7 +188,7 @@ def _base_model(base: BaseModel) -> tuple[Check, float]:
         hub = probes.ask_hub("model", base.name, base.revision)
         return checks.check_hub_model(base, hub, probes.cached_files(base.name, base.revision))
     if base.source == "package":
-        return checks.check_package_model(base, installed_version(base.name)), 0.0
+        return checks.check_package_model(base, {name: installed_version(name) for name in base.packages}), 0.0
     folder = Path(base.name)
     return checks.check_folder_model(base, [file.name for file in folder.iterdir()] if folder.is_dir() else []), 0.0
 
