@@ -22,7 +22,7 @@ from tests.project import Project
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
 
-CONDITIONS, SEEDS = ("baseline", "fr_it", "it_fr", "fr_fr"), (42, 137, 256)
+CONDITIONS, SEEDS = ("baseline", "fr_it", "fr_fr"), (42, 137)
 GRID = ["grid", "lang_inversion", "--axes", f"condition={','.join(CONDITIONS)},fr_de", f"seed={','.join(map(str, SEEDS))}"]
 POINTS = [f"tiny/{condition}/seed_{seed}" for condition in CONDITIONS for seed in SEEDS]
 TABLES = ("cell_rates.csv", "cosines.csv", "labels.jsonl")
@@ -147,13 +147,13 @@ def test_a_program_error_is_tried_once_and_stops_no_other(killed: NodeKilled) ->
         assert f"fr_de seed {seed} (tiny): 12 of 12 source texts have no German version" in killed.local.stderr
         log = killed.there.data(f"08_reporting/tiny/fr_de/seed_{seed}/grid.log").read_text()
         assert "12 of 12 source texts have no German version" in log
-    assert "3 of 15 points failed" in killed.stderr
+    assert "2 of 8 points failed" in killed.stderr
 
 
 def test_all_runs_are_in_one_table(killed: NodeKilled) -> None:
     runs = pd.read_csv(killed.there.data("08_reporting/runs.csv"))
-    assert len(runs) == 15
-    assert runs["status"].value_counts().to_dict() == {"completed": 12, "failed": 3}
+    assert len(runs) == 8
+    assert runs["status"].value_counts().to_dict() == {"completed": 6, "failed": 2}
     whole = runs[runs["status"] == "completed"]
     assert (whole["tokens"] > 0).all()
     assert (whole["peak_rss_gib"] > 0).all()
