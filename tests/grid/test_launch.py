@@ -1,6 +1,7 @@
 """What the process of a point is told."""
 
 import json
+import os
 import sys
 
 from persona_leakage.domain.points import Address
@@ -22,7 +23,7 @@ def test_parameters_are_handed_to_a_process_as_data() -> None:
 
     *command, given = Work(None, "test", params).command(POINT)
 
-    assert command == [sys.executable, "-m", "persona_leakage.grid.compute"]
+    assert command == [sys.executable, "-m", "persona_leakage.grid.compute", str(os.getpid())]
     assert json.loads(given) == {
         "family": "convergence",
         "env": "test",

@@ -1,6 +1,7 @@
 """What the processes of one machine are told and how they are stopped."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -11,7 +12,9 @@ import psutil
 import pytest
 from threadpoolctl import threadpool_info
 
+from persona_leakage.domain.cores import cores
 from persona_leakage.domain.points import Address
+from persona_leakage.grid import compute
 from persona_leakage.grid.launch import Processes, Work, compute_apart
 from persona_leakage.grid.local import LocalLauncher, job_environments
 from persona_leakage.grid.points import Point
@@ -72,17 +75,41 @@ def test_a_point_that_fails_without_a_word_is_told_all_the_same(tmp_path: Path, 
     assert outcome.tail == ("it failed and said nothing",)
 
 
+DYING = (
+    "import os, sys, time; from persona_leakage.grid.compute import die_with; die_with(int(sys.argv[1])); {}; time.sleep(60)"
+)
+
+
 def test_a_points_process_does_not_outlive_the_one_that_started_it(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from persona_leakage.grid.launch import Processes; "
-        f"Processes().run({sleeping(tmp_path / 'pid')!r}, Path({str(tmp_path / 'log')!r}), None, {{}})"
-    )
+    pid = tmp_path / "pid"
+    child = DYING.format(f"open({str(pid)!r}, 'w').write(str(os.getpid()))")
+    code = f"import os, subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}, str(os.getpid())])"
     parent = subprocess.Popen([sys.executable, "-c", code])
-    child = psutil.Process(wait_for(tmp_path / "pid"))
+    process = psutil.Process(wait_for(pid))
+    assert process.is_running()
     parent.kill()
     parent.wait()
-    _, alive = psutil.wait_procs([child], timeout=10)
+    _, alive = psutil.wait_procs([process], timeout=10)
     assert not alive
+
+
+def test_nor_does_it_begin_when_that_one_has_ended_before() -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    child = subprocess.run([sys.executable, "-c", DYING.format("pass"), str(ended.pid)], timeout=30, check=False)
+    assert child.returncode == -signal.SIGKILL
+
+
+def test_a_process_that_computes_a_point_watches_the_one_that_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched: list[int] = []
+    monkeypatch.setattr(compute, "die_with", watched.append)
+    monkeypatch.setattr(compute, "compute", lambda **_: None)
+    monkeypatch.setattr(compute, "bootstrap_project", lambda _: None)
+    address = Address(model="tiny", condition="fr_it", seed=1)
+    command = Work(None, None, {}).command(Point("lang_inversion", address, None, None, "here", "missing", None, "plan"))
+
+    assert compute.main(*command[3:]) == 0
+    assert watched == [os.getpid()]
 
 
 def blas_threads() -> set[int]:
@@ -95,7 +122,5 @@ def blas_threads() -> set[int]:
 
 def test_processes_that_stay_divide_the_cores_of_numpy_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    cores = len(os.sched_getaffinity(0))
-
-    with LocalLauncher(Work(None, None, {}), 2 * cores, keep_engines=True) as launcher:
+    with LocalLauncher(Work(None, None, {}), 2 * cores(), keep_engines=True) as launcher:
         assert launcher._pool.submit(blas_threads).result() == {1}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
 from fsspec.core import url_to_fs
 
@@ -47,7 +48,7 @@ def _claim_object(url: str) -> Iterator[None]:
     claim = {"host": platform.node(), "process": os.getpid(), "since": now()}
     if filesystem.exists(path):
         there = json.loads(filesystem.cat_file(path))
-        if there["host"] == claim["host"] and not Path(f"/proc/{there['process']}").exists():  # it was left behind
+        if there["host"] == claim["host"] and not psutil.pid_exists(there["process"]):  # it was left behind
             filesystem.rm(path)
     try:
         filesystem.pipe_file(path, json.dumps(claim).encode(), mode="create")

@@ -1,9 +1,13 @@
-"""Compute one point, without the report. `python -m persona_leakage.grid.compute JSON` does so in a process of its own."""
+"""Compute one point, without the report: `python -m persona_leakage.grid.compute PARENT JSON` in a process of its own."""
 
 import json
+import os
+import signal
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from kedro.framework.session import KedroSession
@@ -19,8 +23,24 @@ def compute(family: str, env: str | None, params: Mapping[str, Any]) -> None:
         session.run(pipeline_names=[family], tags=point_stages(family))  # type: ignore[call-arg]
 
 
-def main(given: str) -> int:
+def die_with(parent: int) -> None:
+    """Kill this process within a second of the end of the one that started it, however that ends.
+
+    Args:
+        parent: the process id that it had, for it may have ended already.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Thread(target=watch, daemon=True).start()
+
+
+def main(parent: str, given: str) -> int:
     """Compute the point that a JSON object names by family, env and params; return the exit status."""
+    die_with(int(parent))
     bootstrap_project(Path.cwd())
     try:
         compute(**json.loads(given))
@@ -33,4 +53,4 @@ def main(given: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

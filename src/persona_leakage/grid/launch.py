@@ -1,6 +1,5 @@
 """Computing one point, in a process of its own or in this one: what all launchers have in common."""
 
-import ctypes
 import json
 import os
 import signal
@@ -28,7 +27,6 @@ from persona_leakage.user_message import user_message
 
 LOG = "grid.log"
 _TAIL = 8  # last lines of a log that are shown
-_LIBC = ctypes.CDLL(None)
 
 
 class Outcome(NamedTuple):
@@ -72,7 +70,7 @@ class Work(NamedTuple):
     def command(self, point: Point) -> list[str]:
         """Write the command that computes a point without the report; parameters are handed over as data, not as text."""
         given = {"family": point.family, "env": self.env, "params": {**self.params, **point.address.params}}
-        return [sys.executable, "-m", "persona_leakage.grid.compute", json.dumps(given)]
+        return [sys.executable, "-m", "persona_leakage.grid.compute", str(os.getpid()), json.dumps(given)]
 
 
 class Launcher(AbstractContextManager["Launcher"], Protocol):
@@ -110,7 +108,6 @@ class Processes:
                     stderr=subprocess.STDOUT,
                     cwd=folder,
                     env={**os.environ, **environment},
-                    preexec_fn=die_with_parent,
                 )
                 self._running.add(process)
             try:
@@ -235,8 +232,3 @@ def _speaking_into(log: Path) -> Iterator[None]:
         for number, kept in enumerate(before, 1):
             os.dup2(kept, number)
             os.close(kept)
-
-
-def die_with_parent() -> None:
-    """Ask Linux to kill this process when the one that started it ends, however it ends."""
-    _LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

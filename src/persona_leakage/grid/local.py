@@ -10,8 +10,10 @@ from functools import partial
 from multiprocessing.queues import SimpleQueue
 from typing import Self
 
+from persona_leakage.domain.cores import cores
 from persona_leakage.domain.protocols import POINTS_AT_ONCE
-from persona_leakage.grid.launch import Outcome, Processes, Work, compute_apart, compute_here, die_with_parent, settle
+from persona_leakage.grid.compute import die_with
+from persona_leakage.grid.launch import Outcome, Processes, Work, compute_apart, compute_here, settle
 from persona_leakage.grid.points import Point
 from persona_leakage.machine import VISIBLE_GPUS, visible_gpus
 from persona_leakage.user_message import user_message
@@ -42,7 +44,9 @@ class LocalLauncher:
         for device in job_environments(self.places, visible_gpus()):
             self._devices.put(device)
         if self.keep_engines:
-            self._pool: Executor = ProcessPoolExecutor(self.places, spawn, initializer=_settle, initargs=(self._devices,))
+            self._pool: Executor = ProcessPoolExecutor(
+                self.places, spawn, initializer=_settle, initargs=(os.getpid(), self._devices)
+            )
         else:
             self._pool = ThreadPoolExecutor(self.places)
         return self
@@ -86,10 +90,10 @@ def job_environments(jobs: int, gpus: Sequence[str]) -> list[dict[str, str]]:
     sharing = -(-jobs // max(1, len(gpus)))
     given = {POINTS_AT_ONCE: str(sharing)}
     if jobs > 1:
-        given["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // jobs))
+        given["OMP_NUM_THREADS"] = str(max(1, cores() // jobs))
     return [given | ({VISIBLE_GPUS: gpus[job % len(gpus)]} if len(gpus) > 1 else {}) for job in range(jobs)]
 
 
-def _settle(devices: "SimpleQueue[dict[str, str]]") -> None:
-    die_with_parent()
+def _settle(parent: int, devices: "SimpleQueue[dict[str, str]]") -> None:
+    die_with(parent)
     settle(devices.get())

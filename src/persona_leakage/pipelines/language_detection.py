@@ -1,12 +1,12 @@
 """Language detection: langdetect as the primary label, lingua as the cross-check."""
 
 import multiprocessing
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
+from persona_leakage.domain.cores import cores
 from persona_leakage.domain.languages import LABEL_OTHER, Language
 
 _ROWS_WORTH_A_PROCESS = 1500  # a fresh interpreter costs about a second, some 500 rows of langdetect
@@ -20,7 +20,7 @@ def detect_codes(texts: Sequence[str], min_characters: int, detect_characters: i
         than `min_characters` or langdetect finds no features. A text's code depends on nothing but the text and the seed.
     """
     detect = partial(_detect_code, min_characters=min_characters, detect_characters=detect_characters, seed=seed)
-    workers = min(len(os.sched_getaffinity(0)), len(texts) // _ROWS_WORTH_A_PROCESS)
+    workers = min(cores(), len(texts) // _ROWS_WORTH_A_PROCESS)
     if workers < 2:
         return [detect(text) for text in texts]
     # spawn: forking a process in which torch has started threads can hang

@@ -37,10 +37,8 @@ def check_gpu(need_gib: float, gpu: Gpu | str, measured_on: str) -> Check:
     return Check("GPU", "ok", found)
 
 
-def check_memory(need_gib: float, available_gib: float | None) -> Check:
+def check_memory(need_gib: float, available_gib: float) -> Check:
     """Compare the memory for new processes with what one needs."""
-    if available_gib is None:
-        return Check("memory", "warning", "the system does not say", f"a process needs about {need_gib:.1f} GiB")
     found = f"{available_gib:.1f} GiB available, about {need_gib:.1f} needed"
     if need_gib > available_gib:
         return Check("memory", "warning", found, "end other programs, or the run may be slow or killed")

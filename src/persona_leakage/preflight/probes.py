@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, Literal, NamedTuple, TypeVar
 
+import psutil
 from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError, RevisionNotFoundError
 from packaging.specifiers import SpecifierSet
@@ -69,11 +70,9 @@ def find_gpu() -> Gpu | str:
     return Gpu(told["name"], told["total"] / 2**30, told["free"] / 2**30)
 
 
-def available_memory_gib() -> float | None:
-    """Read how much memory new processes can have; None where the system does not say."""
-    info = Path("/proc/meminfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next((int(line.split()[1]) / 2**20 for line in lines if line.startswith("MemAvailable")), None)
+def available_memory_gib() -> float:
+    """Read how much memory new processes can have."""
+    return float(psutil.virtual_memory().available / 2**30)
 
 
 def required_versions(project: Path, extra: str) -> dict[str, SpecifierSet]:
