@@ -1,18 +1,25 @@
-"""Entry point of the packaged project: `python -m persona_leakage`."""
+"""Entry point of the packaged project: `python -m persona_leakage [run|grid|preflight]`."""
 
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from kedro.framework.cli.utils import find_run_command
 from kedro.framework.project import configure_project
 
 
-def main(*args: Any, **kwargs: Any) -> Any:
-    """Run the project's `run` command."""
-    package = Path(__file__).parent.name
-    configure_project(package)
-    return find_run_command(package)(*args, standalone_mode=not hasattr(sys, "ps1"), **kwargs)
+def main(args: Sequence[str] | None = None, **options: Any) -> Any:
+    """Run a command of the project: `run`, unless another is named.
+
+    Args:
+        args: the command's words; by default those that the process was started with.
+        options: those of click.
+    """
+    configure_project("persona_leakage")
+    from persona_leakage.cli import cli
+
+    given = list(sys.argv[1:] if args is None else args)
+    named = given and (given[0] in cli.commands or given[0] == "--help")
+    return cli(given if named else ["run", *given], **{"standalone_mode": not hasattr(sys, "ps1"), **options})
 
 
 if __name__ == "__main__":

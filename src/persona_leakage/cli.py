@@ -1,9 +1,11 @@
-"""Command line: `kedro run` with errors for people and baselines run first, `kedro grid`, and `kedro preflight`."""
+"""Command line: `kedro run` with errors for people and baselines run first, `kedro grid`, `preflight` and `package`."""
 
 import copy
 import functools
 import os
+import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ from kedro.utils import find_kedro_project
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.experiments import DEFAULT_FAMILY, FAMILIES, family_of, is_replay
+from persona_leakage.keys import refuse_keys, shared_files
 from persona_leakage.pipelines import STAGES
 from persona_leakage.user_message import user_message
 
@@ -247,6 +250,29 @@ def preflight(study: "Study", points: "list[Point]", ask_api: bool) -> None:
     show(examination)
     if blocked := [check.name for check in examination.checks if check.state == "blocked"]:
         raise click.ClickException(f"{len(blocked)} in the way: {', '.join(blocked)}; see the remedies above")
+
+
+@cli.command()
+@_for_people
+def package() -> None:
+    """Build the project's wheel, and an archive of what it needs in the folder where it runs.
+
+    The archive has the configuration without `conf/local`, and the inputs in `data/01_raw`.
+    """
+    if not find_kedro_project(Path.cwd()):
+        raise UserError(f"{Path.cwd()} is no project; run kedro package in the project's folder")
+    refuse_keys(Path("conf"))
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", "dist"]  # with the locked setuptools
+    if subprocess.run(build, check=False).returncode != 0:
+        raise UserError("the wheel could not be built; the lines above say why")
+    inputs = sorted(file for file in Path("data/01_raw").rglob("*") if file.is_file())
+    archive = Path("dist/conf-persona_leakage.tar.gz")
+    unfinished = archive.with_suffix(".part")
+    with tarfile.open(unfinished, "w:gz", dereference=True) as tar:
+        for file in (*Path().glob(".telemetry"), *shared_files(Path("conf")), *inputs):
+            tar.add(file)
+    unfinished.replace(archive)
+    click.echo(f"{archive}: unpack it where the wheel is to run")
 
 
 def _split_axes(named: tuple[str, ...], more: tuple[str, ...]) -> dict[str, list[str]]:

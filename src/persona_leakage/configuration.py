@@ -1,17 +1,19 @@
 """Kedro's configuration, and in it every family's settings for every base model."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from kedro.config import OmegaConfigLoader
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.experiments import FAMILIES
+from persona_leakage.keys import LOCAL
 from persona_leakage.machine import fast_dtype
 
 
 class ModelConfigLoader(OmegaConfigLoader):
-    """Adds to the parameters what the base models of `models.yml` make of them.
+    """Adds to the parameters what the base models of `models.yml` make of them, and to credentials those of `conf/local`.
 
     `variants` has, for every family and every model, the model itself and the family's block: `conf/base`, changed by the
     environment, then by what `models.yml` says differs for the model, and last by what is given at run time. The run's own
@@ -29,6 +31,8 @@ class ModelConfigLoader(OmegaConfigLoader):
                 loaded["auto_dtype"] = fast_dtype(device)
             loaded["variants"] = make_variants(loaded, self.runtime_params or {})
             self[key] = loaded  # hooks, context and commands ask again, and reading takes a second
+        if key == "credentials" and (local := Path(self.conf_source) / LOCAL).is_dir():
+            loaded = _merge(loaded, self.load_and_merge_dir_config(str(local), self.config_patterns[key], key, set(), True))
         return loaded
 
 

@@ -18,6 +18,7 @@ from kedro.pipeline.node import Node
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.plan import Plan
 from persona_leakage.experiments.family import resolve_plan
+from persona_leakage.keys import refuse_keys
 from persona_leakage.run_record import count_tokens, describe_code, describe_machine, now, peak_rss_gib
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,15 @@ class KnownParameters:
         checkpoint = loader.runtime_params.get("checkpoint")
         if checkpoint is not None and type(checkpoint) is not int:
             raise UserError(f"--params: checkpoint={checkpoint} is no whole number; give an epoch such as 2")
+
+
+class NoKeys:
+    """Refuses a key in configuration that is packaged."""
+
+    @hook_impl
+    def after_context_created(self, context: Any) -> None:
+        """Look through the folder; an archive was looked through when it was made."""
+        refuse_keys(Path(context.config_loader.conf_source))
 
 
 class StalePlanGuard:

@@ -1,5 +1,6 @@
 """What an error has to say to the person at the terminal."""
 
+from kedro.config import MissingConfigException
 from kedro.io.core import VersionNotFoundError
 
 from persona_leakage.domain.errors import UserError
@@ -25,6 +26,9 @@ def user_message(error: BaseException | None) -> str | None:
     for link in chain:
         if isinstance(link, FileNotFoundError) and link.filename:
             return f"{link.filename} does not exist; {remedy}"
+        if isinstance(link, MissingConfigException):
+            said = f"{str(link).splitlines()[0]}; --env names a folder of conf"
+            return f"{said}, and a packaged project has conf from the archive that kedro package makes beside the wheel"
         if isinstance(link, VersionNotFoundError):
             return f"{str(link).splitlines()[0]}; {remedy}"
     return None

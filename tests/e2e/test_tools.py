@@ -1,11 +1,6 @@
-"""What a user opens after a run: the notebook, kedro-viz, the wheel."""
+"""What a user opens after a run: the notebook, kedro-viz."""
 
 import json
-import os
-import subprocess
-import sys
-import venv
-from pathlib import Path
 
 import nbformat
 import pytest
@@ -52,21 +47,3 @@ def test_the_cards_command_works_without_naming_an_environment(project: Project)
     done = project.kedro("run", "--pipeline=lang_inversion", "--params", "condition=fr_it", env=None)
     assert done.returncode == 0, done.stderr
     assert (project.folder / "data/08_reporting/embedded/lang_inversion/report.html").is_file()
-
-
-@pytest.mark.slow
-def test_the_wheel_runs_from_an_empty_folder_with_the_packaged_configuration(project: Project, tmp_path: Path) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(PROJECT)], check=True
-    )
-    (wheel,) = tmp_path.glob("*.whl")
-    venv.create(tmp_path / "venv", system_site_packages=False, with_pip=True)
-    python = tmp_path / "venv/bin/python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True)
-    libraries = Path(sys.prefix) / f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
-    environment = {**os.environ, "PYTHONPATH": str(libraries), "OMP_NUM_THREADS": "1"}
-    command = [python, "-m", "persona_leakage", "--pipeline=lang_inversion", "--env=test", "--params=condition=baseline"]
-    (project.folder / "src").rename(project.folder / "gone")
-    done = subprocess.run(command, cwd=project.folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert project.data("08_reporting/report.html").is_file()

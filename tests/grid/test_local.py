@@ -104,7 +104,7 @@ def test_a_process_that_computes_a_point_watches_the_one_that_started_it(monkeyp
     watched: list[int] = []
     monkeypatch.setattr(compute, "die_with", watched.append)
     monkeypatch.setattr(compute, "compute", lambda **_: None)
-    monkeypatch.setattr(compute, "bootstrap_project", lambda _: None)
+    monkeypatch.setattr(compute, "configure", lambda: None)
     address = Address(model="tiny", condition="fr_it", seed=1)
     command = Work(None, None, {}).command(Point("lang_inversion", address, None, None, "here", "missing", None, "plan"))
 

@@ -115,6 +115,7 @@ def test_versions_come_from_the_projects_file_with_its_extra(tmp_path: Path) -> 
     assert str(probes.required_versions(tmp_path, "vllm")["vllm"]) == "==0.32.0"
     (tmp_path / "pyproject.toml").write_text("[tool.kedro]\n")  # beside an installed wheel
     assert "torch" in probes.required_versions(tmp_path, "")
+    assert "torch" in probes.required_versions(tmp_path / "empty", "")
     assert package_requirements("no-such-package") == {}
     assert installed_version("no-such-package") is None
 

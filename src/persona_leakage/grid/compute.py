@@ -10,8 +10,10 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from kedro.framework.project import configure_project
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
+from kedro.utils import find_kedro_project
 
 from persona_leakage.grid.records import point_stages
 from persona_leakage.user_message import user_message
@@ -21,6 +23,14 @@ def compute(family: str, env: str | None, params: Mapping[str, Any]) -> None:
     """Run every stage of a point in this process; the current folder is the project's."""
     with KedroSession.create(env=env, runtime_params=dict(params)) as session:
         session.run(pipeline_names=[family], tags=point_stages(family))  # type: ignore[call-arg]
+
+
+def configure() -> None:
+    """Tell Kedro of the project in the current folder or, where that has no source, of the installed package."""
+    if find_kedro_project(Path.cwd()):
+        bootstrap_project(Path.cwd())
+    else:
+        configure_project("persona_leakage")
 
 
 def die_with(parent: int) -> None:
@@ -41,7 +51,7 @@ def die_with(parent: int) -> None:
 def main(parent: str, given: str) -> int:
     """Compute the point that a JSON object names by family, env and params; return the exit status."""
     die_with(int(parent))
-    bootstrap_project(Path.cwd())
+    configure()
     try:
         compute(**json.loads(given))
     except Exception as error:

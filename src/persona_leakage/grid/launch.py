@@ -16,11 +16,10 @@ from typing import NamedTuple, Protocol
 
 from filelock import FileLock
 from fsspec.core import url_to_fs
-from kedro.framework.startup import bootstrap_project
 from threadpoolctl import threadpool_limits
 
 from persona_leakage.domain.protocols import KEEP_BASE_MODEL
-from persona_leakage.grid.compute import compute
+from persona_leakage.grid.compute import compute, configure
 from persona_leakage.grid.points import Point
 from persona_leakage.grid.records import last_whole_run, read_record, tokens_of
 from persona_leakage.user_message import user_message
@@ -147,7 +146,7 @@ def settle(environment: Mapping[str, str]) -> None:
     os.environ.update({**environment, KEEP_BASE_MODEL: "1"})
     if threads := environment.get("OMP_NUM_THREADS"):
         threadpool_limits(int(threads))  # NumPy was imported to get here, and has read the variable
-    bootstrap_project(Path.cwd())
+    configure()
 
 
 def compute_here(point: Point, work: Work) -> Outcome:

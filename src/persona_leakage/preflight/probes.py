@@ -77,7 +77,8 @@ def available_memory_gib() -> float:
 
 def required_versions(project: Path, extra: str) -> dict[str, SpecifierSet]:
     """Read which versions the project asks for, with one of its extras: from its pyproject.toml or, installed, its metadata."""
-    table = tomllib.loads((project / "pyproject.toml").read_text()).get("project", {})
+    file = project / "pyproject.toml"
+    table = tomllib.loads(file.read_text()).get("project", {}) if file.is_file() else {}
     if "dependencies" in table:
         return read_requirements([*table["dependencies"], *table.get("optional-dependencies", {}).get(extra, [])], extra)
     return package_requirements("persona_leakage", extra)
