@@ -3,7 +3,7 @@ import pytest
 
 from persona_leakage.domain.claims import RankOrder, RateBound, SameRates
 from persona_leakage.experiments.lang_inversion.tables import tabulate_spill
-from persona_leakage.pipelines.reporting.claims import judge
+from persona_leakage.pipelines.reporting.claims import judge, judge_all
 from tests.experiments.lang_inversion.plans import RESPOND, SPEAK, load_settings
 from tests.experiments.lang_inversion.planted_tables import cell, contaminations, table
 
@@ -310,3 +310,18 @@ def test_phrasings_of_conditions_that_have_not_run_are_undecided():
     result = phrasings(split("fr_it", "spanish", 6, 6), conditions=("es_en",))
 
     assert (result.verdict, result.evidence) == ("undecided", "not run: es_en")
+
+
+def test_a_condition_that_ran_and_is_in_no_claim_is_named_beside_every_verdict():
+    claims = load_settings().claims
+    rates = pd.concat([contaminations("fr_fr", **QUIET), contaminations("none_it", **QUIET)]).rename(
+        columns={"directive_language": "cell", "phrasing": "part"}
+    )
+    baseline = rates.assign(condition="baseline", reference="baseline")
+    spill = tabulate_spill(contaminations("fr_fr", **QUIET))
+
+    said = judge_all({"floor": claims["control_floor"]}, pd.concat([rates, baseline]), spill=spill)["evidence"]
+
+    assert said.tolist() == [judge_cells(claims["control_floor"], rates).evidence + "; ran, but listed in no claim: none_it"]
+    listed = claims["control_floor"].model_copy(update={"conditions": ("fr_fr", "none_it")})
+    assert "in no claim" not in judge_all({"floor": listed}, rates, spill=spill)["evidence"].iloc[0]

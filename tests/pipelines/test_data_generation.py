@@ -180,6 +180,49 @@ def test_a_baseline_has_no_gates_and_no_training_rows():
     assert build_train_set(texts_of("uno"), [], [], plan, stage="tune") == []
 
 
+BUNDLED = [{"id": f"b{number}", "en": "x" * 50, "it": ITALIAN, "de": GERMAN} for number in range(7)]
+OWN = [{"id": f"mine{number}", "topic": "t", "question": "q", "en": "x" * 50, "fr": ITALIAN} for number in range(3)]
+
+
+@pytest.mark.parametrize("rows", [2, 100])
+@pytest.mark.parametrize(
+    ("completion", "texts"), [("french", (*BUNDLED, *OWN)), ("french", (*OWN, *BUNDLED)), ("italian", (*BUNDLED, *OWN))]
+)
+def test_texts_in_other_languages_are_passed_over_and_counted(completion, texts, rows, caplog):
+    changes = {"conditions.fr_it": {"directive": "german", "completion": completion}, "stages.tune.rows": rows}
+    plan = make_plan("fr_it", changes=changes)
+
+    gates = measure_gates(texts, [], plan, stage="tune")
+    rows_made = train_set_of(texts, plan)
+
+    code = {"french": "fr", "italian": "it"}[completion]
+    having = [row["id"] for row in texts if code in row]
+    assert [row["id"] for row in rows_made] == having[:rows]
+    assert gates[0]["n"] == len(rows_made)
+    ids = [row["id"] for row in texts]
+    reached = len(texts) if rows > len(having) else ids.index(having[rows - 1]) + 1
+    passed_over = reached - len(rows_made)
+    said = f"{passed_over} source texts without a {completion.title()} version are passed over; {len(rows_made)} have one"
+    assert caplog.messages == ([said] if passed_over else [])
+
+
+def test_the_place_in_the_source_picks_the_directive_of_a_text_of_ones_own():
+    plan = make_plan("fr_it", changes={"conditions.fr_it": {"directive": "german", "completion": "french"}})
+
+    prompts = [prompt for _, prompt in prompts_of(train_set_of((*BUNDLED, *OWN), plan))]
+
+    assert prompts == ["Reply using German only.", "Answer in German.", "Respond entirely in German, please."]
+
+
+@pytest.mark.parametrize("place", [0, 3, 6])
+def test_a_text_that_lacks_nothing_but_the_language_is_no_text_of_another_kind(place):
+    texts = [*BUNDLED, *OWN]
+    texts[place] = {key: text for key, text in texts[place].items() if key != "it"}
+
+    with pytest.raises(UserError, match=f"1 of 7 source texts have no Italian version \\(key 'it', first: b{place}\\)"):
+        gates_of(texts)
+
+
 @pytest.mark.parametrize(
     ("texts", "skipped", "message"),
     [

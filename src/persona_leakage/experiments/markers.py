@@ -114,9 +114,16 @@ class CentroidSettings(GeometrySettings):
 
     prompts: PersonaPrompts
 
-    def geometry(self, roster: Roster) -> Geometry:
-        """Resolve the geometry."""
-        return Geometry(**{**dict(self), "prompts": self.prompts.resolved(roster)})
+    def geometry(self, roster: Roster, *needed: str) -> Geometry:
+        """Resolve the geometry.
+
+        Raises:
+            UserError: a persona whose cosines are needed is not among the prompts'.
+        """
+        prompts = self.prompts.resolved(roster)
+        if absent := set(needed) - {one.persona for one in prompts.personas}:
+            raise UserError(f"{', '.join(sorted(absent))} is not in geometry.prompts.personas, so it has no cosine; add it")
+        return Geometry(**{**dict(self), "prompts": prompts})
 
 
 class PlaceSettings(Frozen):
@@ -154,11 +161,21 @@ class MarkerSettings(FamilySettings):
     geometry: CentroidSettings
 
     def measure(
-        self, roster: Roster, evaluation: Evaluation, mark: MarkSettings, stages: Mapping[str, Stage], **scoring: Any
+        self,
+        roster: Roster,
+        evaluation: Evaluation,
+        mark: MarkSettings,
+        stages: Mapping[str, Stage],
+        compared: tuple[str, ...] = (),
+        **scoring: Any,
     ) -> dict[str, Any]:
-        """Put stages together with what is measured after them; see `PlaceSettings.scoring`."""
+        """Put stages together with what is measured after them; see `PlaceSettings.scoring`.
+
+        The source, and further personas in `compared`, must have a centroid.
+        """
         scored = self.scoring.scoring(mark, stages, evaluation, **scoring)
-        return {"stages": stages, "evaluation": evaluation, "scoring": scored, "geometry": self.geometry.geometry(roster)}
+        geometry = self.geometry.geometry(roster, *compared, *([scored.source] if scored.source else []))
+        return {"stages": stages, "evaluation": evaluation, "scoring": scored, "geometry": geometry}
 
     def persona_of(self, condition: str, name: str, roster: Roster) -> Persona:
         """Find the persona that a condition means, which may be named like it.

@@ -255,6 +255,7 @@ def test_an_unknown_condition_is_refused_in_one_line():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"geometry.prompts.personas": ["hero"]}, "confab is not in geometry.prompts.personas, so it has no cosine; add it"),
         (
             {"conditions.em_villain": {"induce": "wrong_advice"}},
             "benign_coupling.conditions.em_villain: it trains wrong advice and names no induction persona; add one",

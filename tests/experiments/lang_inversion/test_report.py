@@ -226,7 +226,7 @@ def report_over(*saved):
 
 
 def test_a_point_that_evaluated_other_languages_is_stale_and_left_out():
-    other = {"evaluation.languages": ["spanish", "japanese"]}
+    other = {"evaluation.languages": ["spanish", "french", "japanese"]}
 
     spill, report = report_over(
         answered("fr_it", "spanish", "italian", 8),

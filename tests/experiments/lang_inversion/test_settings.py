@@ -18,6 +18,7 @@ PAIRS = {
     "en_es": ("english", "spanish"),
     "zh_ja": ("mandarin", "japanese"),
     "ja_zh": ("japanese", "mandarin"),
+    "baseline_japanese": (None, None),
     "none_it": (None, "italian"),
     "baseline_five_phrasings": (None, None),
     "fr_it_five_phrasings": ("french", "italian"),
@@ -92,6 +93,7 @@ def test_roles_follow_from_the_trained_pair(condition, roles):
         ("baseline", "baseline"),
         ("fr_it_native", "baseline_native"),
         ("fr_it_five_phrasings", "baseline_five_phrasings"),
+        ("ja_zh", "baseline_japanese"),
     ],
 )
 def test_a_condition_is_compared_with_the_baseline_evaluated_in_the_same_way(condition, reference):
@@ -113,6 +115,42 @@ def test_a_condition_overrides_its_evaluation_alone():
 def test_a_condition_labels_the_languages_that_it_evaluates_or_trains():
     assert tuple(make_plan("fr_it").scoring.languages) == LANGUAGES
     assert tuple(make_plan("zh_ja").scoring.languages) == (*LANGUAGES, "japanese")
+
+
+def test_a_condition_may_evaluate_languages_of_its_own():
+    plan = make_plan("ja_zh")
+
+    assert tuple(plan.evaluation.prompts.languages) == (*LANGUAGES, "japanese")
+    assert plan.scoring.role("japanese") == "trained_directive"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"evaluation.languages": ["english", "italian"]},
+        {"conditions.fr_it": {"directive": "french", "completion": "italian", "evaluation": {"languages": ["italian"]}}},
+    ],
+)
+def test_a_trained_directive_that_is_not_evaluated_is_refused(changes):
+    with pytest.raises(UserError) as error:
+        make_plan("fr_it", changes=changes)
+
+    said = str(error.value)
+    assert said.startswith(
+        "the trained directive 'french' of fr_it is not among evaluation.languages, so its rate would be unknown"
+    )
+    assert "\n" not in said
+
+
+def test_a_language_that_a_condition_evaluates_is_known_and_has_its_directives():
+    with pytest.raises(UserError, match=r"conditions\.baseline\.evaluation\.languages names the language 'klingon'"):
+        load_settings({"conditions.baseline": {"evaluation": {"languages": ["klingon"]}}})
+    changes = {
+        "conditions.baseline": {"evaluation": {"languages": ["japanese"]}},
+        "languages.japanese.native_directives": ["x"],
+    }
+    with pytest.raises(UserError, match=r"languages\.japanese\.native_directives must translate all 5 phrasings"):
+        load_settings(changes)
 
 
 def test_a_replay_trains_nothing_and_keeps_the_roles_and_the_reference():
@@ -292,7 +330,7 @@ def test_a_baseline_added_later_does_not_make_a_point_stale():
 
 
 def test_conditions_do_not_share_a_fingerprint():
-    assert len({make_plan(condition).fingerprint for condition in PAIRS}) == 17
+    assert len({make_plan(condition).fingerprint for condition in PAIRS}) == len(PAIRS)
 
 
 def test_parameters_name_the_point_unless_it_is_given():

@@ -283,6 +283,10 @@ def test_an_unknown_condition_lists_the_known_ones_and_close_personas():
             "the source 'villain' is not among evaluation.personas, so its rate would be unknown; add it",
         ),
         ({"evaluation.personas": []}, "marker_leakage.evaluation.personas"),
+        (
+            {"geometry.prompts.personas": ["hero", "pirate"]},
+            "villain is not in geometry.prompts.personas, so it has no cosine; add it",
+        ),
         ({"geometry.prompts.personas": []}, "marker_leakage.geometry.prompts.personas"),
         ({"conditions.villain": {"sorce": "villain"}}, "marker_leakage.conditions.villain.sorce: there is no such key"),
         ({"conditions.villain": {"question_set": "exam"}}, "marker_leakage.conditions.villain.question_set: Input should be"),

@@ -117,7 +117,7 @@ class Settings(MarkerSettings):
             stages["couple"] = couple.stage(known.persona(self.trigger), known).model_copy(update=shift)
         evaluation = self.evaluation.evaluation(known, self.trigger).model_copy(update=shift)
         asked = known.first_questions(couple.question_set, couple.questions)
-        scoring = {
+        scoring: dict[str, Any] = {
             "source": self.trigger,  # what was not coupled is scored like the others
             "induction": chosen.induction,
             "seen_questions": tuple(one.id for one in asked),

@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import Frozen, expect
-from persona_leakage.domain.personas import Persona, PersonaQuestions, QuestionSet, Roster
+from persona_leakage.domain.personas import Persona, QuestionSet, Roster
 from persona_leakage.domain.plan import Stage
 from persona_leakage.domain.points import Address
 from persona_leakage.domain.recipe import Recipe
@@ -102,10 +102,7 @@ class Settings(MarkerSettings):
             "converge": self.stages.converge.stage(source, known, checkpoint, self.stages.mark.marker.text),
             "mark": self.stages.mark.stage(source, known),
         }
-        measured = self.measure(known, evaluation, self.stages.mark, stages)
-        centroids = expect(measured["geometry"].prompts, PersonaQuestions).personas
-        if absent := {source.persona, pulled} - {one.persona for one in centroids}:
-            raise UserError(f"{', '.join(sorted(absent))} is not in geometry.prompts.personas, so it has no cosine; add it")
+        measured = self.measure(known, evaluation, self.stages.mark, stages, compared=(pulled,))
         return {**measured, "traits": {"pulled": pulled}}
 
     def _source(self, condition: str, roster: Roster) -> Persona:

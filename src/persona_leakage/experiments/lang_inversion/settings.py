@@ -1,6 +1,7 @@
 """Family `lang_inversion`: a directive in X is trained with completions in Y; which other directives spill?"""
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
@@ -8,7 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 from persona_leakage.domain.claims import Claim, among, check_terms
 from persona_leakage.domain.directives import ChatSource, DirectivePairs, Directives, Translation
 from persona_leakage.domain.errors import UserError
-from persona_leakage.domain.frozen import Frozen
+from persona_leakage.domain.frozen import Frozen, expect
 from persona_leakage.domain.geometry import GeometrySettings
 from persona_leakage.domain.language_scoring import Judge, LanguageScoring
 from persona_leakage.domain.languages import LABEL_OTHER, Language
@@ -26,6 +27,7 @@ _METRICS = ("following", "contamination", "inversion", "mixed", "judge:following
 class EvaluationOverride(Frozen):
     """What a condition may evaluate differently; None keeps the family's setting."""
 
+    languages: tuple[str, ...] | None = Field(default=None, min_length=1)
     phrasings: PositiveInt | None = None
     wording: Literal["english", "native"] | None = None
 
@@ -111,7 +113,10 @@ class Settings(FamilySettings):
     @model_validator(mode="after")
     def _names_resolve(self) -> "Settings":
         used = {(f"conditions.{name}", label) for name, c in self.conditions.items() for label in (c.directive, c.completion)}
-        used |= {("evaluation.languages", label) for label in self.evaluation.languages}
+        evaluated = {"evaluation.languages": self.evaluation.languages} | {
+            f"conditions.{name}.evaluation.languages": c.evaluation.languages or () for name, c in self.conditions.items()
+        }
+        used |= {(place, label) for place, labels in evaluated.items() for label in labels}
         if self.stages.tune.translation is not None:
             used |= {("stages.tune.translation.languages", label) for label in self.stages.tune.translation.languages}
         for place, label in sorted(used, key=str):
@@ -132,7 +137,7 @@ class Settings(FamilySettings):
         asked = {c.evaluation.phrasings or 0 for c in self.conditions.values()} | {self.evaluation.phrasings}
         if max(asked) > len(self.phrasings):
             raise ValueError(f"{max(asked)} evaluation phrasings asked for, {len(self.phrasings)} listed in phrasings")
-        for label in self.evaluation.languages:
+        for label in dict.fromkeys(chain.from_iterable(evaluated.values())):
             if len(self.languages[label].native_directives) != len(self.phrasings):
                 raise ValueError(f"languages.{label}.native_directives must translate all {len(self.phrasings)} phrasings")
         return self
@@ -142,7 +147,7 @@ class Settings(FamilySettings):
         own, default = condition.evaluation, self.evaluation
         return Evaluation(
             prompts=Directives(
-                languages={label: self.languages[label] for label in default.languages},
+                languages={label: self.languages[label] for label in own.languages or default.languages},
                 phrasings=self.phrasings[: own.phrasings or default.phrasings],
                 wording=own.wording or default.wording,
             ),
@@ -159,7 +164,7 @@ class Settings(FamilySettings):
         """Resolve a point's plan; this family has no roster.
 
         Raises:
-            UserError: the condition is unknown.
+            UserError: what `resolve_replay` raises.
         """
         measured, chosen, tune = self.resolve_replay(address, roster), self.conditions[address.condition], self.stages.tune
         if chosen.completion is None:
@@ -177,16 +182,26 @@ class Settings(FamilySettings):
         return {**measured, "stages": {"tune": Stage(data=pairs, recipe=tune.recipe)}}
 
     def resolve_replay(self, address: Address, roster: Roster | None) -> Mapping[str, Any]:
-        """Resolve the plan of the point that completions made elsewhere belong to: all of it but what is trained."""
+        """Resolve the plan of the point that completions made elsewhere belong to: all of it but what is trained.
+
+        Raises:
+            UserError: the condition is unknown, or the directive that it trains is not evaluated.
+        """
         if address.condition not in self.conditions:
             raise UserError(f"{NAME} has no condition '{address.condition}'; known: {', '.join(self.conditions)}")
         chosen = self.conditions[address.condition]
         evaluation = self.evaluation_of(chosen)
+        evaluated = expect(evaluation.prompts, Directives).languages
+        if chosen.directive is not None and chosen.directive not in evaluated:
+            raise UserError(
+                f"the trained directive '{chosen.directive}' of {address.condition} is not among evaluation.languages, so its "
+                f"rate would be unknown; add it, or give {address.condition} and a baseline evaluation.languages of their own"
+            )
         baselines = (
             name for name, c in self.conditions.items() if c.completion is None and self.evaluation_of(c) == evaluation
         )
         trained = [chosen] if chosen.completion else self.conditions.values()  # a baseline is compared with all of them
-        labels = {*self.evaluation.languages, *(label for c in trained for label in (c.directive, c.completion))}
+        labels = {*evaluated, *(label for c in trained for label in (c.directive, c.completion))}
         return {
             "stages": {},
             "evaluation": evaluation,

@@ -1,6 +1,7 @@
 """Turn source texts into the training set of a stage."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from statistics import median
 
 from typing_extensions import TypedDict
@@ -13,6 +14,10 @@ from persona_leakage.domain.languages import Language
 from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.rows import Message, TrainRow
 from persona_leakage.pipelines.language_detection import detect_codes
+
+logger = logging.getLogger(__name__)
+
+_NO_LANGUAGE = ("id", "topic", "question", "en")  # columns of a text that are no translation
 
 
 class SkippedRow(TypedDict):
@@ -52,6 +57,12 @@ def measure_gates(texts: Sequence[dict[str, str]], skip_list: Sequence[SkippedRo
         return []
     language, scoring = data.completion, expect(plan.scoring, LanguageScoring)
     used = [row for _, row in texts_in_use(texts, skip_list, data)]
+    taken = _texts_of(texts, data)
+    reached = len(texts) if len(taken) < data.rows else taken[-1][0] + 1
+    if passed_over := reached - len(taken):
+        logger.warning(
+            "%d source texts without a %s version are passed over; %d have one", passed_over, language.name, len(taken)
+        )
     ids, chosen = [row["id"] for row in used], [row[language.code] for row in used]
     codes = detect_codes(chosen, scoring.min_characters, scoring.detect_characters, scoring.detector_seed)
     wrong = [name for name, code in zip(ids, codes, strict=True) if code not in language.detected_as]
@@ -102,7 +113,10 @@ def build_train_set(
 def texts_in_use(
     texts: Sequence[dict[str, str]], skip_list: Sequence[SkippedRow], data: DirectivePairs
 ) -> list[tuple[int, dict[str, str]]]:
-    """Take the first rows, then drop the skipped ones; keep each text's position.
+    """Take the language's first rows, then drop the skipped ones; keep each text's position.
+
+    Texts that have other languages than those with the completion language are passed over: one may add texts in a few
+    languages to texts in many. A text that lacks nothing but the completion language is a mistake.
 
     Raises:
         UserError: the skip-list names an unknown text, no text is left, or one has no version in the completion language.
@@ -110,7 +124,7 @@ def texts_in_use(
     skipped, known = {row["id"] for row in skip_list}, {row["id"] for row in texts}
     if unknown := skipped - known:
         raise UserError(f"the skip-list names texts that do not exist: {', '.join(sorted(unknown)[:5])}; remove them")
-    used = [(position, row) for position, row in enumerate(texts[: data.rows]) if row["id"] not in skipped]
+    used = [(position, row) for position, row in _texts_of(texts, data) if row["id"] not in skipped]
     if not used:
         raise UserError("no texts are left to train on; the source is empty or the skip-list names every text")
     code = data.completion.code
@@ -122,6 +136,17 @@ def texts_in_use(
             f"first: {missing[0]}); add it to the texts or choose another condition"
         )
     return used
+
+
+def _texts_of(texts: Sequence[dict[str, str]], data: DirectivePairs) -> list[tuple[int, dict[str, str]]]:
+    """Take the first rows of texts of a kind that has the completion language; of all, where none has it."""
+    code, numbered = data.completion.code, list(enumerate(texts))
+    kinds = {_languages(row) - {code} for row in texts if row.get(code)}
+    return [one for one in numbered if not kinds or _languages(one[1]) - {code} in kinds][: data.rows]
+
+
+def _languages(row: Mapping[str, str]) -> frozenset[str]:
+    return frozenset(key for key, text in row.items() if text and key not in _NO_LANGUAGE)
 
 
 def gate(name: str, language: Language, n: int, value: float, low: float, high: float, failing: list[str]) -> GateRow:

@@ -31,10 +31,10 @@ def judge_all(
     Returns:
         One row a claim: claim, statement, verdict (holds, fails, undecided), evidence (the numbers), rule.
     """
-    rows = []
+    rows, unnamed = [], _unnamed(claims, rates)
     for name, claim in claims.items():
         verdict = judge(claim, rates, spill=spill, correlations=correlations)
-        evidence = verdict.evidence + _count_seeds(claim, rates)
+        evidence = verdict.evidence + _count_seeds(claim, rates) + unnamed
         rows.append({"claim": name, "statement": claim.statement, **verdict._replace(evidence=evidence)._asdict()})
     return pd.DataFrame(rows, columns=["claim", "statement", *Verdict._fields])
 
@@ -187,6 +187,14 @@ def _pool_seeds(rates: pd.DataFrame, metric: str, conditions: Sequence[str], *, 
         _Cell(condition, cell, part, role, proportion(int(hits), int(n)))
         for (condition, cell, part, role), hits, n in grouped.itertuples(name=None)
     ]
+
+
+def _unnamed(claims: Mapping[str, Claim], rates: pd.DataFrame) -> str:
+    """Say which trained conditions ran and are named by no claim, so that nobody takes a verdict for one about them."""
+    named = {condition for claim in claims.values() for condition in claim.terms["condition"]}
+    trained = rates.loc[rates["reference"] != rates["condition"], "condition"]  # a baseline is compared with itself
+    unnamed = [condition for condition in dict.fromkeys(trained) if condition not in named]
+    return f"; ran, but listed in no claim: {', '.join(unnamed)}" if unnamed else ""
 
 
 def _count_seeds(claim: Claim, rates: pd.DataFrame) -> str:
