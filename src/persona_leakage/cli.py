@@ -255,9 +255,9 @@ def preflight(study: "Study", points: "list[Point]", ask_api: bool) -> None:
 @cli.command()
 @_for_people
 def package() -> None:
-    """Build the project's wheel, and an archive of what it needs in the folder where it runs.
+    """Build the project's wheel, and archives of what it needs in the folder where it runs.
 
-    The archive has the configuration without `conf/local`, and the inputs in `data/01_raw`.
+    These are the configuration without `conf/local`, and the inputs in `data/01_raw`.
     """
     if not find_kedro_project(Path.cwd()):
         raise UserError(f"{Path.cwd()} is no project; run kedro package in the project's folder")
@@ -266,13 +266,15 @@ def package() -> None:
     if subprocess.run(build, check=False).returncode != 0:
         raise UserError("the wheel could not be built; the lines above say why")
     inputs = sorted(file for file in Path("data/01_raw").rglob("*") if file.is_file())
-    archive = Path("dist/conf-persona_leakage.tar.gz")
-    unfinished = archive.with_suffix(".part")
-    with tarfile.open(unfinished, "w:gz", dereference=True) as tar:
-        for file in (*Path().glob(".telemetry"), *shared_files(Path("conf")), *inputs):
-            tar.add(file)
-    unfinished.replace(archive)
-    click.echo(f"{archive}: unpack it where the wheel is to run")
+    packed = {"conf": [*Path().glob(".telemetry"), *shared_files(Path("conf"))], "data": inputs}
+    for name, files in packed.items():  # apart, for Kedro takes an archive of configuration as it is
+        archive = Path(f"dist/{name}-persona_leakage.tar.gz")
+        unfinished = archive.with_suffix(".part")
+        with tarfile.open(unfinished, "w:gz", dereference=True) as tar:
+            for file in files:
+                tar.add(file)
+        unfinished.replace(archive)
+        click.echo(f"{archive}: unpack it where the wheel is to run")
 
 
 def _split_axes(named: tuple[str, ...], more: tuple[str, ...]) -> dict[str, list[str]]:

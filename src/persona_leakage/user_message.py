@@ -1,5 +1,7 @@
 """What an error has to say to the person at the terminal."""
 
+from pathlib import Path
+
 from kedro.config import MissingConfigException
 from kedro.io.core import VersionNotFoundError
 
@@ -25,6 +27,10 @@ def user_message(error: BaseException | None) -> str | None:
             )
     for link in chain:
         if isinstance(link, FileNotFoundError) and link.filename:
+            if Path(link.filename).parent.name == "01_raw":
+                return (
+                    f"{link.filename} does not exist; put it there: the bundled ones are packed as data-persona_leakage.tar.gz"
+                )
             return f"{link.filename} does not exist; {remedy}"
         if isinstance(link, MissingConfigException):
             said = f"{str(link).splitlines()[0]}; --env names a folder of conf"

@@ -50,10 +50,12 @@ def test_the_package_holds_no_key_and_runs_from_an_empty_folder(
     assert done.returncode == 0, done.stderr
 
     (wheel,) = (project.folder / "dist").glob("*.whl")
-    (archive,) = (project.folder / "dist").glob("conf-*.tar.gz")
+    archives = sorted((project.folder / "dist").glob("*.tar.gz"))
+    assert [archive.name for archive in archives] == ["conf-persona_leakage.tar.gz", "data-persona_leakage.tar.gz"]
     empty = tmp_path / "empty"
-    with tarfile.open(archive) as tar:
-        tar.extractall(empty, filter="data")
+    for archive in archives:
+        with tarfile.open(archive) as tar:
+            tar.extractall(empty, filter="data")
     with zipfile.ZipFile(wheel) as packed:
         assert not any(KEY.encode() in packed.read(name) for name in packed.namelist())
     assert not any(KEY.encode() in file.read_bytes() for file in empty.rglob("*") if file.is_file())
@@ -72,6 +74,13 @@ def test_the_package_holds_no_key_and_runs_from_an_empty_folder(
     lacking = command(tmp_path, "--pipeline=lang_inversion", "--env=test")
     assert lacking.returncode == 1
     assert "from the archive that kedro package makes" in lacking.stderr.splitlines()[-1]
+
+    raw = (empty / "data/01_raw").rename(empty / "raw")
+    lacking = command(empty, "--pipeline=marker_leakage", "--env=test")
+    assert lacking.returncode == 1
+    assert "data/01_raw/" in lacking.stderr.splitlines()[-1]
+    assert "data-persona_leakage.tar.gz" in lacking.stderr.splitlines()[-1]
+    raw.rename(empty / "data/01_raw")
 
     (empty / "data/test_model").symlink_to(tiny_model_folder, target_is_directory=True)
     examined = command(empty, "preflight", "lang_inversion", "--env=test", "--axes", "condition=baseline")
