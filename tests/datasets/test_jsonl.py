@@ -1,4 +1,6 @@
+import gzip
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +180,108 @@ def test_a_file_of_blank_lines_has_no_rows(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("\n \n")
 
     assert catalog("JSONLinesDataset", tmp_path / "rows.jsonl").load("it") == []
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["bare", "marked"])
+def test_a_file_may_begin_with_a_mark_and_be_compressed(tmp_path: Path, mark: str, packed: bool) -> None:
+    content = f'{mark}{{"a": "\u2028é"}}\r\n{{"a": 2}}\n\n'.encode()
+    path = tmp_path / "rows.data"
+    path.write_bytes(gzip.compress(content) if packed else content)
+
+    assert catalog("JSONLinesDataset", path).load("it") == [{"a": "\u2028é"}, {"a": 2}]
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        (b'{"a": "\xff"}', "line 2: not UTF-8; save the file as UTF-8"),
+        (b'{"a": NaN}', "line 2: not JSON (NaN is no finite number); mend or remove the line"),
+        (b'{"b": [{"a": -Infinity}]}', "line 2: not JSON (-Infinity is no finite number); mend or remove the line"),
+        (b'{"a": 1e999}', "line 2: not JSON (1e999 is no finite number); mend or remove the line"),
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "line 2: not JSON (the key 'c' appears twice in one object); mend "),
+        (b'{"a": "x\x00"}', "line 2: not JSON (Invalid control character at at column "),
+        (b"[" * 100_000, "line 2: not JSON that can be read (nested too deeply); mend or remove the line"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "line 2: not JSON (Exceeds the limit"),
+        (b"", "line 2: not JSON (Expecting value at column 1); mend or remove the line"),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+def test_what_is_no_strict_json_is_named_by_its_line(tmp_path: Path, second: bytes, said: str, packed: bool) -> None:
+    path = tmp_path / "rows.jsonl"
+    content = b'\xef\xbb\xbf{"a": "x\\ny"}\r\n' + second + b'\n{"a": 3}\n'
+
+    told = str(complaint(path, gzip.compress(content) if packed else content))
+
+    assert told.startswith(f"{path}, {said}")
+    assert "\n" not in told
+
+
+def test_a_damaged_or_missing_or_unreadable_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl.gz"
+    (tmp_path / "folder").mkdir()
+
+    for content in (gzip.compress(b'{"a": 1}' * 99)[:-9], b"\x1f\x8b nothing of the kind"):
+        assert str(complaint(path, content)).startswith(f"cannot read {path}: ")
+    with pytest.raises(DatasetError) as caught:
+        catalog("JSONLinesDataset", tmp_path / "folder").load("it")
+    assert str(user_message(caught.value)).startswith(f"cannot read {tmp_path}/folder: ")
+
+
+def test_half_a_character_is_replaced_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(
+        r'{"a": "whole \ud83d\ude42", "b": 1}' + "\n" + r'{"a": "\uD83D", "\udE42": ["x\\ud83d", "\ud83d\ud83d\ude42"]}' + "\n"
+    )
+
+    with caplog.at_level(logging.WARNING):
+        rows = catalog("JSONLinesDataset", path).load("it")
+
+    assert rows == [{"a": "whole 🙂", "b": 1}, {"a": "\ufffd", "\ufffd": ["x\\ud83d", "\ufffd🙂"]}]
+    assert f"{path}: 3 characters of which half is missing (lone surrogates; first in line 2)" in caplog.text
+
+
+def test_halves_do_not_make_two_rows_one(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+
+    assert "the key '\ufffd' appears twice" in str(complaint(path, r'{"\ud83d": 1, "\ud83e": 2}'))
+    told = complaint(path, r'{"id": "\ud83d"}' + "\n" + r'{"id": "\ud83e"}', unique=["id"])
+    assert f"{path}, line 2: id '\ufffd' appears a second time; the first is line 1" in str(told)
+
+
+def test_half_a_character_that_was_made_here_is_replaced_when_it_is_saved(tmp_path: Path) -> None:
+    entries = catalog("JSONLinesDataset", tmp_path / "rows.jsonl")
+    entries.save("it", [{"a": "x\ud83d", "b": "🙂"}])
+
+    assert entries.load("it") == [{"a": "x\ufffd", "b": "🙂"}]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_no_number_that_json_lacks_is_written(tmp_path: Path, value: float) -> None:
+    with pytest.raises(DatasetError):
+        catalog("JSONLinesDataset", tmp_path / "rows.jsonl").save("it", [{"a": 1}, {"a": [value]}])
+
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(1, "1"), (1, 1.0), ("2", 2.0), (True, "true"), (None, "null"), ([1, 2], [1, 2]), ({"a": 1}, {"a": 1})]
+)
+def test_one_name_is_one_whatever_its_type(tmp_path: Path, one: object, other: object) -> None:
+    path = tmp_path / "rows.jsonl"
+
+    told = complaint(path, f'{{"id": {json.dumps(one)}}}\n{{"id": 7}}\n{{"id": {json.dumps(other)}}}\n', unique=["id"])
+
+    assert str(told).startswith(f"{path}, line 3: id ")
+    assert "appears a second time; the first is line 1; " in str(told)
+
+
+def test_names_that_only_look_alike_are_different(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"id": name} for name in ("1", "01", "1.0", True, 0, "None", "nan", "", None)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    assert catalog("JSONLinesDataset", path, unique=["id"]).load("it") == rows
 
 
 def test_a_prompt_row_keeps_its_cell(tmp_path: Path) -> None:

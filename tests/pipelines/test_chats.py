@@ -119,6 +119,8 @@ NO_TURNS = "row 2 of the benign chats has no question before an answer; mend or 
         ({"question": "Why?"}, "row 2 of the benign chats has neither"),
         ({"question": "Why?", "en": ""}, "row 2 of the benign chats has neither"),
         ({"question": "", "en": "Because."}, "row 2 of the benign chats has neither"),
+        ({"question": "Why?", "en": 5}, "row 2 of the benign chats has neither"),
+        ({"question": ["Why?"], "en": "Because."}, "row 2 of the benign chats has neither"),
         ({"messages": "Hi?"}, "row 2 of the benign chats has neither"),
         ({"messages": []}, NO_TURNS),
         ({"messages": [USER]}, NO_TURNS),
@@ -130,6 +132,9 @@ NO_TURNS = "row 2 of the benign chats has no question before an answer; mend or 
         ({"messages": [USER, {"content": "Hello."}]}, "row 2 of the benign chats has a turn without 'role' and 'content'"),
         ({"messages": [USER, {"role": "assistant", "content": None}]}, "row 2 of the benign chats has a turn without"),
         ({"messages": ["Hi?", "Hello."]}, "row 2 of the benign chats has a turn without 'role' and 'content'"),
+        ({"messages": [USER, {"role": "gpt", "content": "x"}, REPLY]}, "mend or remove it (roles: system, user, assistant)"),
+        ({"messages": [USER, {"role": ["user"], "content": "x"}, REPLY]}, "row 2 of the benign chats has a turn without"),
+        (TEXT, "row 2 of the benign chats repeats the id 't1' of row 1; make it unique"),
     ],
 )
 def test_a_bad_row_is_named(row, said):
@@ -138,6 +143,14 @@ def test_a_bad_row_is_named(row, said):
 
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("one", "other"), [(0, "0"), (7, 7.0), ("7", 7), ("row-1", None)])
+def test_ids_that_are_one_name_are_refused_with_both_rows(one, other):
+    given = {key: value for key, value in {**TEXT, "id": other}.items() if value is not None}
+
+    with pytest.raises(UserError, match=r"row 2 of the benign chats repeats the id '.*' of row 1; make it unique"):
+        read({**TEXT, "id": one}, given)
 
 
 @pytest.mark.parametrize(("plan", "name"), [(BENIGN, "benign"), (WRONG, "wrong_advice")])

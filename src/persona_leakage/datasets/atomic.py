@@ -1,5 +1,8 @@
 """Atomic saving: the base class of our own datasets, and those of kedro-datasets with it."""
 
+import gzip
+import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
@@ -14,6 +17,7 @@ from kedro_datasets.text import TextDataset as _TextDataset
 from persona_leakage.domain.errors import UserError
 
 _T = TypeVar("_T")
+_LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
 @contextmanager
@@ -60,7 +64,33 @@ class FileDataset(AbstractVersionedDataset[_T, _T]):
         super().__init__(PurePosixPath(path), version, self._complete, self._fs.glob)
 
     def _read(self) -> bytes:
-        return bytes(self._fs.cat_file(str(self._get_load_path())))
+        """Read the file, which may be compressed by gzip whatever its name.
+
+        Raises:
+            UserError: it is a folder, must not be read or is damaged.
+        """
+        path = self._get_load_path()
+        try:
+            content = bytes(self._fs.cat_file(str(path)))
+            return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+        except FileNotFoundError:
+            raise
+        except (OSError, EOFError, zlib.error) as error:
+            said = getattr(error, "strerror", None) or error
+            raise UserError(f"cannot read {path}: {said}; give a file that is whole and may be read") from error
+
+    def _read_text(self) -> str:
+        """Read the file as UTF-8, with or without a byte order mark.
+
+        Raises:
+            UserError: a line is not UTF-8; see `_read`.
+        """
+        content = self._read()
+        try:
+            return content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = len(_LINE_END.split(content[: error.start]))
+            raise UserError(f"{self._get_load_path()}, line {line}: not UTF-8; save the file as UTF-8") from error
 
     def _write(self, content: bytes) -> None:
         """Write the file, or nothing."""

@@ -1,7 +1,10 @@
 """JSONL datasets whose errors name the file and the line."""
 
 import json
-from typing import Any
+import logging
+import math
+import re
+from typing import Any, NoReturn
 
 from kedro.utils import load_obj
 from kedro_datasets._typing import TablePreview
@@ -10,6 +13,15 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from persona_leakage.datasets.atomic import FileDataset
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import one_line
+from persona_leakage.domain.rows import name_of
+
+logger = logging.getLogger(__name__)
+
+_LINE_END = re.compile(r"\r\n|\r|\n")  # and no other: a text may hold a U+2028
+# an escape within a string, whole; the group is half a pair of surrogates
+_ESCAPE = re.compile(r"\\(?:u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)")
+_HALF = re.compile("[\ud800-\udfff]")
+_REPLACED = "\ufffd"
 
 
 class JSONLinesDataset(FileDataset[list[dict[str, Any]]]):
@@ -41,44 +53,56 @@ class JSONLinesDataset(FileDataset[list[dict[str, Any]]]):
 
         Returns:
             With a row type, what was validated (`model_dump` of our frozen types): the text "0" of a key that is a number is 0.
-            Blank lines at the end of the file are no rows.
+            Blank lines at the end of the file are no rows. Half a character (a lone surrogate, which is no text) is replaced by
+            U+FFFD, and the log says how many were.
 
         Raises:
-            UserError: a row is not a JSON object, does not fit the row type or repeats a unique key.
+            UserError: a row is not a JSON object, names a key twice or a number that is not finite, does not fit the row type
+                or repeats a unique key.
         """
         path = self._get_load_path()
         row_type: TypeAdapter[Any] | None = TypeAdapter(load_obj(self._row)) if self._row else None
         rows: list[dict[str, Any]] = []
-        seen: dict[Any, int] = {}
-        for number, line in enumerate(self._read().rstrip().splitlines(), 1):
+        seen: dict[tuple[str, ...], int] = {}
+        halves: list[int] = []  # the line of each
+        text = self._read_text().rstrip(" \t\r\n")
+        for number, line in enumerate(_LINE_END.split(text) if text else [], 1):
             here = f"{path}, line {number}"
             try:
-                row = json.loads(line.decode())
+                row = _parse(line, number, halves)
                 if not isinstance(row, dict):
                     raise UserError(f"{here}: not a JSON object but {type(row).__name__}; mend or remove the line")
                 if row_type is not None:
                     checked = row_type.validate_python(row)
                     row = checked.model_dump() if isinstance(checked, BaseModel) else checked
-            except UnicodeDecodeError as error:
-                raise UserError(f"{here}: not UTF-8; save the file as UTF-8") from error
-            except json.JSONDecodeError as error:
-                raise UserError(f"{here}: not JSON ({error.msg} at column {error.colno}); mend or remove the line") from error
             except ValidationError as error:
                 raise UserError(f"{here}: {one_line(error, 'row')}") from error
+            except json.JSONDecodeError as error:
+                raise UserError(f"{here}: not JSON ({error.msg} at column {error.colno}); mend or remove the line") from error
+            except RecursionError as error:
+                raise UserError(f"{here}: not JSON that can be read (nested too deeply); mend or remove the line") from error
+            except ValueError as error:
+                raise UserError(f"{here}: not JSON ({error}); mend or remove the line") from error
             if self._unique is not None:
                 if missing := [key for key in self._unique if key not in row]:
                     raise UserError(f"{here}: {missing[0]} is missing; add it")
-                first = seen.setdefault(tuple(row[key] for key in self._unique), number)
+                first = seen.setdefault(tuple(name_of(row[key]) for key in self._unique), number)
                 if first != number:
                     said = ", ".join(f"{key} '{row[key]}'" for key in self._unique)
                     remedy = f"the first is line {first}; make it unique or remove the line"
                     raise UserError(f"{here}: {said} appears a second time; {remedy}")
             rows.append(row)
+        if halves:
+            logger.warning(
+                "%s: %d characters of which half is missing (lone surrogates; first in line %d) are replaced by U+FFFD",
+                *(path, len(halves), halves[0]),
+            )
         return rows
 
     def save(self, data: list[dict[str, Any]]) -> None:
-        """Write all rows, or nothing."""
-        self._write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in data).encode())
+        """Write all rows, or nothing; half a character (a lone surrogate) is replaced by U+FFFD."""
+        lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in data)
+        self._write(_HALF.sub(_REPLACED, lines).encode())
 
     def preview(self, nrows: int = 20) -> TablePreview:
         """Show the first rows in kedro-viz."""
@@ -92,3 +116,41 @@ class JSONLinesDataset(FileDataset[list[dict[str, Any]]]):
 
     def _describe(self) -> dict[str, Any]:
         return super()._describe() | {"row": self._row, "unique": self._unique}
+
+
+def _parse(line: str, number: int, halves: list[int]) -> Any:
+    """Read a line of strict JSON; lone surrogates are replaced, and their line noted once for each.
+
+    Raises:
+        ValueError: it is none: a key appears twice, or a number is not finite.
+    """
+
+    def mend(escape: re.Match[str]) -> str:
+        if not escape[1]:  # whole
+            return escape[0]
+        halves.append(number)
+        return "\\ufffd"
+
+    return json.loads(
+        _ESCAPE.sub(mend, line) if "\\u" in line else line,
+        object_pairs_hook=_once,
+        parse_constant=_no_number,
+        parse_float=_finite,
+    )
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key '{next(key for key in keys if keys.count(key) > 1)}' appears twice in one object")
+    return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _no_number(text)
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no finite number")

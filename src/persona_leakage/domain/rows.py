@@ -1,5 +1,6 @@
 """Rows of the JSONL datasets: what each column means."""
 
+import json
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import ConfigDict, Field, NonNegativeInt, model_serializer, with_config
@@ -8,6 +9,13 @@ from typing_extensions import TypedDict
 from persona_leakage.domain.frozen import Frozen
 
 Name = Annotated[str, Field(min_length=1)]  # an empty one would be a missing one in every table
+
+
+def name_of(value: Any) -> str:
+    """Write a value of JSON as the name that it is where it tells rows apart: 1, 1.0 and "1" are one."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
 class Message(TypedDict):

@@ -9,10 +9,12 @@ from persona_leakage.domain.models import ModelStack
 from persona_leakage.domain.personas import chat
 from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.protocols import Generator
-from persona_leakage.domain.rows import CompletionRow, Message, PromptRow, TrainRow
+from persona_leakage.domain.rows import CompletionRow, Message, PromptRow, TrainRow, name_of
 from persona_leakage.domain.training_rows import Chats
 
 logger = logging.getLogger(__name__)
+
+_ROLES = ("system", "user", "assistant")
 
 
 def read_chats(
@@ -34,27 +36,25 @@ def read_chats(
         return []
     source = {"benign": benign_chats, "wrong_advice": wrong_advice}[data.source]
     rows: list[TrainRow] = []
-    seen: set[str] = set()
+    seen: dict[str, int] = {}
     for place, row in enumerate(source[: data.rows]):
         here, given = f"row {place + 1} of the {data.source} chats", row.get("messages")
-        name = str(row.get("id") or row.get("prompt_id") or f"row-{place}")
+        given_name = next((row[key] for key in ("id", "prompt_id") if row.get(key) not in (None, "")), f"row-{place}")
+        name = name_of(given_name)
         if isinstance(given, list):
-            if not all(isinstance(turn, dict) and turn.get("role") and isinstance(turn.get("content"), str) for turn in given):
-                raise UserError(f"{here} has a turn without 'role' and 'content'; mend or remove it")
-            turns: list[Message] = [{"role": turn["role"], "content": turn["content"]} for turn in given]
+            turns = read_turns(given, here)
             last = max((place for place, turn in enumerate(turns) if turn["role"] == "assistant"), default=0)
             if not any(turn["role"] == "user" for turn in turns[:last]):
                 raise UserError(f"{here} has no question before an answer; mend or remove it")
             prompt, completion = turns[:last], turns[last]["content"]
             if data.asked_as is not None:
                 prompt = [*chat("", data.asked_as)[:1], *(turn for turn in prompt if turn["role"] != "system")]
-        elif row.get("question") and row.get("en"):
+        elif all(isinstance(row.get(key), str) and row[key] for key in ("question", "en")):
             prompt, completion = chat(row["question"], data.asked_as), row["en"]
         else:
             raise UserError(f"{here} has neither 'messages' nor 'question' and 'en'; add them")
-        if name in seen:
-            raise UserError(f"{here} repeats the id '{name}'; make it unique")
-        seen.add(name)
+        if (first := seen.setdefault(name, place + 1)) != place + 1:
+            raise UserError(f"{here} repeats the id '{name}' of row {first}; make it unique")
         if completion.strip():
             rows.append({"id": name, "prompt": prompt, "completion": completion})
     if not rows:
@@ -62,6 +62,18 @@ def read_chats(
     if blank := len(seen) - len(rows):
         logger.warning("%d of %d %s chats are left out: their answer is blank", blank, len(seen), data.source)
     return rows
+
+
+def read_turns(given: Sequence[Any], here: str) -> list[Message]:
+    """Take the turns of a chat, without further keys.
+
+    Raises:
+        UserError: one is no turn of the system, the user or the assistant.
+    """
+    for turn in given:
+        if not isinstance(turn, dict) or turn.get("role") not in _ROLES or not isinstance(turn.get("content"), str):
+            raise UserError(f"{here} has a turn without 'role' and 'content'; mend or remove it (roles: {', '.join(_ROLES)})")
+    return [{"role": turn["role"], "content": turn["content"]} for turn in given]
 
 
 def answer_chats(

@@ -12,6 +12,8 @@ from persona_leakage.domain.languages import Language
 from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.protocols import LanguageModel
 from persona_leakage.domain.questions import Answer, Question
+from persona_leakage.domain.rows import name_of
+from persona_leakage.pipelines.data_generation.chats import read_turns
 from persona_leakage.pipelines.data_generation.nodes import GateRow, SkippedRow, gate, texts_in_use
 from persona_leakage.pipelines.language_detection import detect_codes
 
@@ -24,19 +26,22 @@ def read_texts(source_rows: Sequence[dict[str, Any]], plan: Plan, *, stage: str)
         other languages keep them.
 
     Raises:
-        UserError: a chat row has no messages.
+        UserError: a row is no chat.
     """
     data = plan.data_of(stage, DirectivePairs)
     if data is None or data.source is None:
         return list(source_rows)
     texts = []
     for place, row in enumerate(source_rows):
+        here = f"row {place + 1} of the source"
         if not isinstance(row.get("messages"), list):
-            raise UserError(f"row {place + 1} of the source has no list 'messages'; is it a chat data set?")
-        said = {turn["role"]: turn["content"] for turn in reversed(row["messages"])}  # the first turn of a role wins
-        text = said.get("assistant") or ""
+            raise UserError(f"{here} has no list 'messages'; is it a chat data set?")
+        turns = reversed(read_turns(row["messages"], here))  # the first turn of a role wins
+        said = {turn["role"]: turn["content"] for turn in turns}
+        name = f"row-{place}" if row.get("prompt_id") in (None, "") else name_of(row["prompt_id"])
+        text = said.get("assistant", "")
         if len(text) >= data.source.min_characters:
-            texts.append({"id": str(row.get("prompt_id") or f"row-{place}"), "question": said.get("user") or "", "en": text})
+            texts.append({"id": name, "question": said.get("user", ""), "en": text})
     scoring = expect(plan.scoring, LanguageScoring)
     codes = detect_codes([row["en"] for row in texts], scoring.min_characters, scoring.detect_characters, scoring.detector_seed)
     return [row for row, code in zip(texts, codes, strict=True) if code == "en"][: data.rows]
