@@ -47,8 +47,8 @@ BAD: dict[str, tuple[list[tuple[object, ...]], str]] = {
     "a missing cosine": ([HEADER, *changed(1, cosine_l1="")], "line 3: cosine_l1 of crime_lord is missing or no number"),
     "a missing column": (without("total"), "column total is missing; a rates file has source, bystander, category,"),
     "a non-number": ([HEADER, *changed(1, found="many")], "line 3: found is many, which is no count; give a whole number"),
-    "a duplicate pair": ([HEADER, *GOOD, GOOD[2]], "hero under source villain appears twice; keep one row"),
-    "an empty file": ([], "is no table: No columns to parse from file; mend the file"),
+    "a duplicate pair": ([HEADER, *GOOD, GOOD[2]], "line 11: hero under source villain appears twice; keep one row"),
+    "an empty file": ([], "is empty; give a table whose first line names its columns"),
 }
 
 
@@ -162,7 +162,7 @@ def test_the_published_rates_give_the_published_correlations(replayed: Replayed)
     ("name", "said"),
     [
         *[(name, said) for name, (_, said) in BAD.items()],
-        ("no text", "binary.csv is no table: 'utf-8' codec can't decode byte 0xff"),
+        ("no text", "binary.csv, line 1: not UTF-8; save the file as UTF-8"),
         ("no such file", "nowhere.csv does not exist"),
         ("no file given", "Error: a replay needs a file to score: --params rates_file=PATH"),
     ],

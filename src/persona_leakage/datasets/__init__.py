@@ -3,7 +3,7 @@
 from persona_leakage.datasets.adapters import AdaptersDataset
 from persona_leakage.datasets.atomic import FigureDataset, JSONDataset, TextDataset
 from persona_leakage.datasets.centroids import CentroidsDataset
-from persona_leakage.datasets.csv import CSVDataset
+from persona_leakage.datasets.csv import CSVDataset, OutsideTableDataset
 from persona_leakage.datasets.engine import EngineDataset
 from persona_leakage.datasets.frozen import FrozenDataset
 from persona_leakage.datasets.hub import HubRowsDataset
@@ -19,5 +19,6 @@ __all__ = [
     "HubRowsDataset",
     "JSONDataset",
     "JSONLinesDataset",
+    "OutsideTableDataset",
     "TextDataset",
 ]

@@ -6,14 +6,11 @@ import math
 import re
 from typing import Any, NoReturn
 
-from kedro.utils import load_obj
 from kedro_datasets._typing import TablePreview
-from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from persona_leakage.datasets.atomic import FileDataset
+from persona_leakage.datasets.rows import RowChecks
 from persona_leakage.domain.errors import UserError
-from persona_leakage.domain.frozen import one_line
-from persona_leakage.domain.rows import name_of
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +38,7 @@ class JSONLinesDataset(FileDataset[list[dict[str, Any]]]):
 
         Args:
             row: import path of the type that every row is checked against and becomes, if any.
-            unique: keys whose values together must not repeat, if any.
+            unique: keys whose values together must not repeat, if any; see `RowChecks`.
             **file: as in `FileDataset`.
         """
         super().__init__(**file)
@@ -61,37 +58,23 @@ class JSONLinesDataset(FileDataset[list[dict[str, Any]]]):
                 or repeats a unique key.
         """
         path = self._get_load_path()
-        row_type: TypeAdapter[Any] | None = TypeAdapter(load_obj(self._row)) if self._row else None
+        checks = RowChecks(self._row, self._unique)
         rows: list[dict[str, Any]] = []
-        seen: dict[tuple[str, ...], int] = {}
         halves: list[int] = []  # the line of each
         text = self._read_text().rstrip(" \t\r\n")
         for number, line in enumerate(_LINE_END.split(text) if text else [], 1):
             here = f"{path}, line {number}"
             try:
                 row = _parse(line, number, halves)
-                if not isinstance(row, dict):
-                    raise UserError(f"{here}: not a JSON object but {type(row).__name__}; mend or remove the line")
-                if row_type is not None:
-                    checked = row_type.validate_python(row)
-                    row = checked.model_dump() if isinstance(checked, BaseModel) else checked
-            except ValidationError as error:
-                raise UserError(f"{here}: {one_line(error, 'row')}") from error
             except json.JSONDecodeError as error:
                 raise UserError(f"{here}: not JSON ({error.msg} at column {error.colno}); mend or remove the line") from error
             except RecursionError as error:
                 raise UserError(f"{here}: not JSON that can be read (nested too deeply); mend or remove the line") from error
             except ValueError as error:
                 raise UserError(f"{here}: not JSON ({error}); mend or remove the line") from error
-            if self._unique is not None:
-                if missing := [key for key in self._unique if key not in row]:
-                    raise UserError(f"{here}: {missing[0]} is missing; add it")
-                first = seen.setdefault(tuple(name_of(row[key]) for key in self._unique), number)
-                if first != number:
-                    said = ", ".join(f"{key} '{row[key]}'" for key in self._unique)
-                    remedy = f"the first is line {first}; make it unique or remove the line"
-                    raise UserError(f"{here}: {said} appears a second time; {remedy}")
-            rows.append(row)
+            if not isinstance(row, dict):
+                raise UserError(f"{here}: not a JSON object but {type(row).__name__}; mend or remove the line")
+            rows.append(checks.check(row, path, number))
         if halves:
             logger.warning(
                 "%s: %d characters of which half is missing (lone surrogates; first in line %d) are replaced by U+FFFD",

@@ -3,7 +3,7 @@
 import json
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import ConfigDict, Field, NonNegativeInt, model_serializer, with_config
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_serializer, model_validator, with_config
 from typing_extensions import TypedDict
 
 from persona_leakage.domain.frozen import Frozen
@@ -93,6 +93,28 @@ class OutsideRow(Frozen):
     def _further_apart(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in type(self).model_fields}
         return {**own, "further": self.model_extra}
+
+
+class PublishedRate(Frozen):
+    """How often the original study found the completion language under a directive.
+
+    Attributes:
+        condition: of the pair directive → completion.
+        directive_language: label of the language that was asked for.
+        hits: completions in the completion language.
+        n: completions.
+    """
+
+    condition: Name
+    directive_language: Name
+    hits: NonNegativeInt
+    n: PositiveInt
+
+    @model_validator(mode="after")
+    def _counted(self) -> "PublishedRate":
+        if self.hits > self.n:
+            raise ValueError(f"hits {self.hits} is more than n {self.n}")
+        return self
 
 
 class OutsideCompletion(OutsideRow):

@@ -713,7 +713,7 @@ def test_a_claim_over_single_seeds_says_nothing_of_seeds_and_pairs_count_too():
 
 def outside(*rows):
     columns = ["source", "bystander", "category", "related_to", "found", "total", "cosine_l15", "cosine_l20"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=columns, index=range(2, len(rows) + 2))  # the lines of a file
 
 
 GIVEN = outside(
@@ -789,12 +789,16 @@ def test_a_file_leads_with_the_headline_layer_or_else_with_its_last(layers, head
         ("bystander", math.nan, "line 3: bystander is blank, which is no name; give one"),
         ("category", math.nan, "line 3: category is blank, which is no name; give one"),
         ("bystander", 7, "line 3: bystander is 7, which is no name; give one"),
-        ("bystander", "villain", "villain under source villain appears twice; keep one row"),
+        ("found", "1,000", "line 3: found is 1,000, which is no count; give a whole number"),
+        ("cosine_l20", "1,5", "line 3: cosine_l20 of hero is 1,5, which is no cosine; correct it"),
+        ("cosine_l20", "0.1,2", "line 3: cosine_l20 of hero is missing or no number; add it or remove the row"),
+        ("cosine_l20", -1.0001, "line 3: cosine_l20 of hero is -1.0001, which is no cosine; correct it"),
+        ("bystander", "villain", "line 3: villain under source villain appears twice; keep one row (the first is line 2)"),
     ],
 )
 def test_a_bad_value_is_named_with_its_line(column, value, said):
     bad = GIVEN.astype({column: object})
-    bad.loc[1, column] = value
+    bad.loc[3, column] = value
 
     with pytest.raises(UserError) as caught:
         adopt_rates(bad, replay_plan())
@@ -803,24 +807,35 @@ def test_a_bad_value_is_named_with_its_line(column, value, said):
     assert said in str(caught.value)
 
 
-def test_rates_as_text_are_the_same_as_numbers_and_blank_rows_are_none():
-    blank = outside((None,) * 8)
+def test_rates_as_text_are_the_same_as_numbers():
     text = GIVEN.map(lambda value: None if pd.isna(value) else str(value))
 
-    for one, other in zip(
-        adopt_rates(pd.concat([text.iloc[:2], blank, text.iloc[2:], blank]), replay_plan()),
-        adopt_rates(GIVEN, replay_plan()),
-        strict=True,
-    ):
+    for one, other in zip(adopt_rates(text, replay_plan()), adopt_rates(GIVEN, replay_plan()), strict=True):
         pd.testing.assert_frame_equal(one, other)
 
 
-def test_a_line_is_counted_with_blank_ones_and_with_names_of_several_lines():
-    bad = pd.concat([GIVEN.iloc[:1], outside((None,) * 8), GIVEN.iloc[1:].assign(bystander=["two\nlines", "x", "y"])])
-    bad["found"] = [90, None, 10, 20, 300]
+@pytest.mark.parametrize(
+    ("value", "used"),
+    [(1.0000009, 1.0), ("-1.00000011920929", -1.0), ("0,25", 0.25), ("-,5", -0.5), ("1,0", 1.0), ("2e-3", 0.002), (1, 1.0)],
+)
+def test_a_cosine_may_be_a_rounding_outside_and_have_a_decimal_comma(value, used):
+    given = GIVEN.astype({"cosine_l20": object})
+    given.loc[3, "cosine_l20"] = value
 
-    with pytest.raises(UserError, match=r"^rates\.csv, line 7: found 300 is more than total 50"):
-        adopt_rates(bad, replay_plan())
+    adopted, cosines, *_ = adopt(given)
+
+    assert tabulate_leakage(adopted, cosines)["cosine_l20"].tolist() == pytest.approx(
+        [math.nan, used, 0.3, used if used == -0.1 else -0.1], nan_ok=True, abs=1e-12
+    )
+
+
+def test_relatives_are_found_with_blanks_between_them_and_with_a_bar_in_a_name():
+    given = GIVEN.assign(related_to=["", "monk | villain", "x|y", None])
+
+    table = tabulate_leakage(*adopt(given)[:2])
+
+    assert is_related(table).tolist() == [False, True, False, False]
+    assert is_related(table.assign(source="x|y")).tolist() == [False, False, True, False]
 
 
 @pytest.mark.parametrize(
@@ -832,6 +847,8 @@ def test_a_line_is_counted_with_blank_ones_and_with_names_of_several_lines():
         ],
         (GIVEN.drop(columns=["cosine_l15", "cosine_l20"]), "has no column cosine_l<layer> to correlate with; add them"),
         (GIVEN.rename(columns={"cosine_l15": "cosine_15"}), "column cosine_15 does not name its layer"),
+        (GIVEN.rename(columns={"cosine_l15": "cosine_l²"}), "column cosine_l² does not name its layer"),
+        (GIVEN.rename(columns={"cosine_l15": "cosine_l020"}), "two columns have the cosines at layer 20; keep one"),
         (GIVEN.iloc[:0], "has no rates; add them"),
     ],
 )

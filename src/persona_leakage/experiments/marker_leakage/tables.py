@@ -1,8 +1,7 @@
 """Tables of marker leakage over every point that has run, and what predicts it."""
 
 import math
-from collections.abc import Hashable, Iterator
-from typing import Any
+import re
 
 import pandas as pd
 
@@ -40,6 +39,7 @@ CATEGORY_COLUMNS = ("condition", "category", "personas", "bystanders", "mean")
 AFFECTED_COLUMNS = ("condition", "place", "persona", *RATE_COLUMNS)
 GEOMETRIES = {"cosine": "base model", "tuned": "fine-tuned model"}
 _MOST_AFFECTED = 30
+_ROUNDING = 1e-6  # of cosines that were computed in float32
 
 
 def keep_sources(table: pd.DataFrame, now: Plan | None, rates: pd.DataFrame) -> pd.DataFrame:
@@ -83,7 +83,8 @@ def adopt_rates(outside: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, pd.Dat
 
     Args:
         outside: columns source, bystander, category, related_to, found, total and any number of `cosine_l<layer>`, as text or
-            numbers; a row whose bystander is the source holds the source's own rate and needs no cosine. Blank rows are none.
+            numbers; a row whose bystander is the source holds the source's own rate and needs no cosine. The index has the
+            line of the file.
         plan: of the replay; names the file.
 
     Returns:
@@ -98,32 +99,29 @@ def adopt_rates(outside: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, pd.Dat
     needed = ("source", "bystander", "category", "related_to", "found", "total")
     if missing := [name for name in needed if name not in outside]:
         raise UserError(f"{here}: column {missing[0]} is missing; a rates file has {', '.join(needed)} and cosine_l<layer>")
-    if strange := [name for name in cosines if not name.removeprefix("cosine_l").isdigit()]:
+    if strange := [name for name in cosines if not re.fullmatch(r"cosine_l[0-9]+", name)]:
         raise UserError(f"{here}: column {strange[0]} does not name its layer; call it cosine_l<layer>, such as cosine_l20")
-    rows = list(_rows_of_lines(outside))
-    if not rows or not cosines:
+    layers = [int(name.removeprefix("cosine_l")) for name in cosines]
+    if twice := [layer for layer in layers if layers.count(layer) > 1]:
+        raise UserError(f"{here}: two columns have the cosines at layer {twice[0]}; keep one")
+    if outside.empty or not cosines:
         raise UserError(f"{here} has no {'rates' if cosines else 'column cosine_l<layer> to correlate with'}; add them")
     rates: list[dict[str, object]] = []
     similarities: list[dict[str, object]] = []
-    for line, row in rows:
+    for line, row in zip(outside.index, outside.to_dict("records"), strict=True):
         source, persona, category = (_name(row[name], f"{here}, line {line}: {name}") for name in needed[:3])
         found, total = (_count(row[name], f"{here}, line {line}: {name}") for name in ("found", "total"))
         if found > total:
             raise UserError(f"{here}, line {line}: found {found} is more than total {total}; correct the counts")
-        for name in cosines:
-            value = pd.to_numeric(row[name], errors="coerce")
-            if pd.isna(value) and source != persona:
-                raise UserError(f"{here}, line {line}: {name} of {persona} is missing or no number; add it or remove the row")
-            if abs(value) > 1:
-                raise UserError(f"{here}, line {line}: {name} of {persona} is {value}, which is no cosine; correct it")
-            layer = int(name.removeprefix("cosine_l"))
+        for name, layer in zip(cosines, layers, strict=True):
+            value = _cosine(row[name], f"{here}, line {line}: {name} of {persona}", needed=source != persona)
             similarities.append({"layer": layer, "one": source, "other": persona, "cosine": value})
         rates.append(
             {
                 "condition": source,
                 "persona": persona,
                 "category": category,
-                "related_to": "" if pd.isna(row["related_to"]) else row["related_to"],
+                "related_to": "" if pd.isna(row["related_to"]) else "|".join(map(str.strip, row["related_to"].split("|"))),
                 "role": "source" if source == persona else "bystander",
                 "source": source,
                 **proportion(found, total)._asdict(),
@@ -131,10 +129,11 @@ def adopt_rates(outside: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, pd.Dat
         )
     table = pd.DataFrame(rates)
     if len(twice := table[table.duplicated(["source", "persona"])]):
+        source, persona = twice[["source", "persona"]].iloc[0]
+        first, second = outside.index[(table["source"] == source) & (table["persona"] == persona)][:2]
         raise UserError(
-            f"{here}: {twice['persona'].iloc[0]} under source {twice['source'].iloc[0]} appears twice; keep one row"
+            f"{here}, line {second}: {persona} under source {source} appears twice; keep one row (the first is line {first})"
         )
-    layers = [int(name.removeprefix("cosine_l")) for name in cosines]
     headline = plan.geometry.headline_layer if plan.geometry.headline_layer in layers else max(layers)
     cosines_ = pd.DataFrame(similarities)
     shared = {"seed": NO_SEED, "plan": plan.fingerprint, "reference": _ELSEWHERE, "stale": False}
@@ -150,15 +149,6 @@ def adopt_rates(outside: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, pd.Dat
     return adopted
 
 
-def _rows_of_lines(table: pd.DataFrame) -> Iterator[tuple[int, dict[Hashable, Any]]]:
-    """Yield every row that is not blank with the line of the file that it begins on."""
-    line = 2  # below the header
-    for row in table.to_dict("records"):
-        if not all(map(pd.isna, row.values())):
-            yield line, row
-        line += 1 + sum(str(value).count("\n") for value in row.values())
-
-
 def _name(value: object, name: str) -> str:
     if not isinstance(value, str):
         raise UserError(f"{name} is {'blank' if pd.isna(value) else value}, which is no name; give one")
@@ -170,6 +160,19 @@ def _count(value: object, name: str) -> int:
     if pd.isna(number) or number < 0 or number % 1:
         raise UserError(f"{name} is {value}, which is no count; give a whole number")
     return int(number)
+
+
+def _cosine(value: object, name: str, *, needed: bool) -> float:
+    """Read a cosine, which rounding may have put a little outside of [-1, 1]; a comma in it can only be a decimal one."""
+    text = value.replace(",", ".") if isinstance(value, str) else value
+    number = float(pd.to_numeric(text, errors="coerce"))
+    if math.isnan(number):
+        if needed:
+            raise UserError(f"{name} is missing or no number; add it or remove the row")
+        return number
+    if abs(number) > 1 + _ROUNDING:
+        raise UserError(f"{name} is {value}, which is no cosine; correct it")
+    return min(max(number, -1.0), 1.0)
 
 
 def pool_seeds(leakage: pd.DataFrame) -> pd.DataFrame:
@@ -238,7 +241,7 @@ def correlate_leakage(leakage: pd.DataFrame) -> pd.DataFrame:
 def is_related(leakage: pd.DataFrame) -> pd.Series:
     """Tell which personas are listed as related to their row's source."""
     pairs = zip(leakage["source"], leakage["related_to"].fillna(""), strict=True)
-    return pd.Series([source in related.split("|") for source, related in pairs], index=leakage.index, dtype=bool)
+    return pd.Series([source in (related, *related.split("|")) for source, related in pairs], index=leakage.index, dtype=bool)
 
 
 def tabulate_sources(leakage: pd.DataFrame, texts: pd.DataFrame) -> pd.DataFrame:
