@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _OTHER_CONFIGURATION = ("conf_source", "config")  # options of `kedro run`
 # those that select a part of the pipeline
 _SLICES = ("tags", "node_names", "from_nodes", "to_nodes", "from_inputs", "to_outputs", "namespaces", "only_missing_outputs")
+_RUNNER = "SequentialRunner"  # steps share a GPU, and hooks what they know of a run
 _NAMES = ("family", "model", "condition")  # of parameters that are text, whatever they look like
 
 
@@ -74,6 +75,11 @@ def _run(**options: Any) -> Any:
     for name in options["pipelines"]:
         if name not in pipelines:
             raise UserError(f"there is no pipeline '{name}'; known: {', '.join(sorted(pipelines))}")
+    if (options["runner"] or _RUNNER).rpartition(".")[2] != _RUNNER:
+        raise UserError(
+            f"--runner={options['runner']}: the steps of a run come one after another; leave it out, and have several points "
+            "computed at a time by `kedro grid --jobs`"
+        )
     params = dict(options["params"] or {})
     name = options["pipelines"][0] if len(options["pipelines"]) == 1 else None
     if name in STAGES:
@@ -84,8 +90,10 @@ def _run(**options: Any) -> Any:
     if name is not None and not any(options[other] for other in _OTHER_CONFIGURATION):
         if name in FAMILIES:
             params |= _one_point(name, options["env"], params, whole=not any(options[part] for part in _SLICES))
-        elif is_replay(name) and (replay := family_of(name).replay) and replay.condition:
-            params["condition"] = replay.condition
+        elif is_replay(name) and (replay := family_of(name).replay):
+            if replay.condition:
+                params["condition"] = replay.condition
+            _study(family_of(name).name, options["env"], params).check(name)
     return kedro_run.callback(**{**options, "params": params})  # type: ignore[misc]
 
 
@@ -96,12 +104,11 @@ def _one_point(family: str, env: str | None, params: dict[str, Any], *, whole: b
     all of them need. A part of a pipeline says itself what it lacks.
 
     Raises:
-        UserError: a point failed, or a part of a pipeline does not say which checkpoint it is of.
+        UserError: the parameters do not fit, a point failed, or a part of a pipeline does not say which checkpoint it is of.
     """
     from persona_leakage.grid.compute import compute
-    from persona_leakage.grid.points import Study
 
-    study = Study(family, env, params)
+    study = _study(family, env, params)
     addresses = study.addresses({"condition": [study.condition]})
     if not whole and len(addresses) > 1:
         epochs = [str(address.checkpoint) for address in addresses]
@@ -109,8 +116,9 @@ def _one_point(family: str, env: str | None, params: dict[str, Any], *, whole: b
             f"a part of {family} runs for one checkpoint: add checkpoint={epochs[-1]} or another of {', '.join(epochs)} to "
             "--params; reports take in all of them"
         )
+    found = study.find(addresses)
     if whole:
-        *points, itself = study.with_references(study.find(addresses))
+        *points, itself = study.with_references(found)
         points = [point for point in points if point.state != "done"]
         click.echo(_foretell(study, [*points, itself]))
         for point in points:
@@ -124,6 +132,12 @@ def _one_point(family: str, env: str | None, params: dict[str, Any], *, whole: b
                     f"{point.address} failed: {said}; the report of {study.condition} needs it, so nothing more was started"
                 ) from error
     return {name: value for name, value in addresses[-1].params.items() if name in ("condition", "checkpoint")}
+
+
+def _study(family: str, env: str | None, params: dict[str, Any]) -> "Study":
+    from persona_leakage.grid.points import Study
+
+    return Study(family, env, params)
 
 
 def _foretell(study: "Study", points: "Sequence[Point]") -> str:

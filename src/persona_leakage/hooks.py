@@ -81,15 +81,16 @@ class StalePlanGuard:
         """Compare the saved plan with the one that the parameters give now.
 
         Raises:
-            UserError: they differ.
+            UserError: they differ, or the parameters do not fit, whatever part of the pipeline is run.
         """
         name = _plan_name(pipeline)
         if name is None:
             return
+        wanted = resolve_plan(name.removesuffix(".plan"), self._parameters, catalog.load)
         begins = any(name in node.outputs for node in pipeline.nodes)
         if (begins and not run_params["only_missing_outputs"]) or not catalog.exists(name):
             return
-        saved, wanted = catalog.load(name), resolve_plan(name.removesuffix(".plan"), self._parameters, catalog.load)
+        saved = catalog.load(name)
         if saved.fingerprint != wanted.fingerprint:
             changed = [field for field in Plan.model_fields if getattr(saved, field) != getattr(wanted, field)]
             raise UserError(

@@ -93,3 +93,13 @@ def test_a_figure_loads_as_the_bytes_of_its_png(tmp_path: Path) -> None:
     assert loaded == (tmp_path / "figure.png").read_bytes()
     assert loaded[:8] == b"\x89PNG\r\n\x1a\n"
     assert (int.from_bytes(loaded[16:20]), int.from_bytes(loaded[20:24])) == (200, 100)
+
+
+@pytest.mark.parametrize("args", [{}, {"save_args": {"indent": 1}}])
+def test_a_number_that_json_lacks_is_not_written(tmp_path: Path, args: dict[str, Any]) -> None:
+    document = catalog("JSONDataset", tmp_path / "it.json", **args)
+    document.save("it", {"a": None})
+
+    with pytest.raises(DatasetError):
+        document.save("it", {"a": float("nan")})
+    assert document.load("it") == {"a": None}

@@ -18,6 +18,16 @@ class Outer(Frozen):
 
 
 GOOD = {"inner": {"rank": 4}, "share": 0.5}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), "nan"])
+def test_a_number_that_json_cannot_hold_is_refused(value):
+    with pytest.raises(UserError, match=r"^it\.share: Input should be a finite number"):
+        Outer.checked({**GOOD, "share": value}, "it")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        fingerprint({"share": float(value)})
+
+
 mappings = st.dictionaries(st.text(max_size=4), st.integers() | st.text(max_size=4), min_size=1, max_size=5)
 
 

@@ -31,7 +31,24 @@ def test_names_are_text_whatever_they_look_like(name):
     }
 
 
-@pytest.mark.parametrize("wrong", [{"seed": -1}, {"checkpoint": -1}, {"condition": 1}, {"model": None}, {"epoch": 1}])
+def test_the_highest_seed_is_one():
+    assert Address.checked(POINT.params | {"seed": 2**32 - 1}, "point").seed == 4294967295
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"seed": -1},
+        {"seed": 2**32},
+        {"seed": True},
+        {"seed": 1.0},
+        {"seed": "1"},
+        {"checkpoint": -1},
+        {"condition": 1},
+        {"model": None},
+        {"epoch": 1},
+    ],
+)
 def test_what_names_no_point_is_refused(wrong):
     with pytest.raises(UserError, match=rf"^point\.{next(iter(wrong))}: "):
         Address.checked(POINT.params | wrong, "point")

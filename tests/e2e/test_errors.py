@@ -6,6 +6,7 @@ import pytest
 
 from persona_leakage.experiments import FAMILIES, family_of, replay_of
 from persona_leakage.pipelines import STAGES
+from tests.commands import run_all
 from tests.project import Project
 
 REPLAYS = [replay_of(name) for name in FAMILIES if family_of(name).replay]
@@ -63,6 +64,52 @@ def test_a_bad_parameter_is_named_before_anything_runs(project: Project, params:
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not list(project.folder.glob("data/0[2-8]*"))
+
+
+LINE = '{"directive_language": "French", "prompt": "p", "sample_index": 0, "completion": "Bonjour à tous."}'
+BAD = {
+    "seed=4294967296": "seed: 4294967296 is above 4294967295; give one such as 42",
+    "seed=true": "seed: True is no whole number; give one such as 42",
+    "condition=fr_xx": "lang_inversion has no condition 'fr_xx'; known: baseline, ",
+    "model=tinny": "there is no model 'tinny'; known: ",
+    "lang_inversion.stages.tune.recipe.lora.rank=-1": "lang_inversion.stages.tune.recipe.lora.rank: Input should be greater",
+    "lang_inversion.scoring.mixed_sahre=0.2": "lang_inversion.scoring.mixed_sahre: there is no such key",
+    "lang_inversion.scoring.mixed_share=.nan": "lang_inversion.scoring.mixed_share: Input should be a finite number",
+    "lang_inversion.languages.french.code=ne": "lang_inversion.languages.french: lingua, which cross-checks, knows no 'ne'; ",
+}
+PARTS = ["--tags=reporting", "--to-nodes=data_generation.plan_point", "--from-nodes=scoring.label_languages"]
+
+
+def test_a_bad_parameter_is_named_in_a_part_of_a_run_and_in_a_replay_too(project: Project) -> None:
+    file = project.folder / "rows.jsonl"
+    file.write_text(LINE)
+    commands = [["run", "--pipeline=lang_inversion", f"--params={bad}", PARTS[place % 3]] for place, bad in enumerate(BAD)]
+    commands += [["run", "--pipeline=lang_inversion_replay", f"--params={bad},completions_file={file}"] for bad in BAD]
+    commands += [
+        ["run", "--pipeline=lang_inversion", "--params=seed=4294967296"],
+        ["run", "--pipeline=marker_leakage_replay", f"--params=rates_file={file},marker_leakage.scoring.tail_share=2"],
+        ["run", "--pipeline=lang_inversion_replay", f"--params=condition=fr_it,completions_file={file}", "--tags=generation"],
+        ["grid", "lang_inversion", "--axes", "seed=42,4294967296", "condition=baseline"],
+        ["run", "--pipeline=lang_inversion", "--runner=ThreadRunner"],
+        ["run", "--pipeline=lang_inversion", "--runner=kedro.runner.ParallelRunner"],
+    ]
+    said = [
+        *BAD.values(),
+        *BAD.values(),
+        "seed: 4294967296 is above",
+        "marker_leakage.scoring.tail_share: Input should be less than 1",
+        "",
+        "--axes seed: 4294967296 is above 4294967295; ",
+        "--runner=ThreadRunner: the steps of a run come one after another; ",
+        "--runner=kedro.runner.ParallelRunner: the steps of a run come one after another; ",
+    ]
+
+    for command, done, expected in zip(commands, run_all(project, commands), said, strict=True):
+        assert (done.code, command) == (1 if expected else 0, command)
+        assert done.stderr.startswith(f"Error: {expected}" if expected else ""), command
+        assert len(done.stderr.splitlines()) == (1 if expected else 0), command
+    left = {file.relative_to(project.folder / "data").parts[2] for file in project.folder.glob("data/0[2-8]*/**/*.*")}
+    assert left <= {"lang_inversion_replay"}  # the one that is sound
 
 
 def test_an_unknown_pipeline_lists_the_known(project: Project) -> None:

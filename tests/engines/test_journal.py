@@ -32,6 +32,14 @@ def test_entries_come_back_when_the_journal_is_opened_again(tmp_path: Path) -> N
     assert entries(path) == {"0.0": {"completion": "žluť\n\u2028", "tokens": 3}, "0.1": None, "1.0": [1, 2]}
 
 
+def test_half_a_character_of_an_answer_is_replaced_and_not_lost_with_the_rest(tmp_path: Path) -> None:
+    with open_journal(tmp_path / "journal.jsonl") as journal:
+        journal.append({"a": {"text": "cut \ud83d"}, "b": "whole 🙂"})
+
+    with open_journal(tmp_path / "journal.jsonl") as journal:
+        assert journal.entries == {"a": {"text": "cut \ufffd"}, "b": "whole 🙂"}
+
+
 def test_a_journal_that_does_not_exist_is_empty(tmp_path: Path) -> None:
     assert entries(tmp_path / "none.jsonl") == {}
 

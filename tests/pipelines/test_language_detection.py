@@ -1,5 +1,6 @@
 import pytest
 
+from persona_leakage.domain.languages import Language
 from persona_leakage.pipelines import language_detection
 from persona_leakage.pipelines.language_detection import cross_check, detect_codes, label_of_codes
 from tests.experiments.lang_inversion.plans import load_settings
@@ -102,6 +103,25 @@ def test_the_cross_check_reads_the_leading_characters_alone():
     assert checked((SPANISH + " ") * 7 + GERMAN * 7) == [("spanish", False)]
 
 
+def test_the_cross_check_does_not_count_leading_blanks():
+    assert checked("\n " * 300 + SPANISH) == [("spanish", False)]
+
+
 @pytest.mark.parametrize("text", ["", "12345 67890", "......"])
 def test_the_cross_check_of_a_text_without_letters_is_other(text):
     assert checked(text) == [("other", False)]
+
+
+def test_a_language_may_be_several_of_the_second_detector():
+    french = load_settings().languages["french"].model_dump()
+    norwegian = Language(
+        **{**french, "name": "Norwegian", "code": "no", "detected_as": ["no"], "cross_checked_as": ["nb", "nn"]}
+    )
+    text = "Jeg vet ikke hvorfor vi ikke skulle kunne møtes på torget i morgen, dersom været blir fint."
+    nynorsk = "Eg veit ikkje kvifor vi ikkje skulle kunne møtast på torget i morgon, dersom vêret vert fint."
+
+    found = cross_check(
+        [text, nynorsk, SPANISH], {"norwegian": norwegian, "spanish": load_settings().languages["spanish"]}, 500, 0.3
+    )
+
+    assert found == [("norwegian", False), ("norwegian", False), ("spanish", False)]

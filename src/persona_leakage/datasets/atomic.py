@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import fsspec
 from kedro.io.core import AbstractVersionedDataset, Version, get_protocol_and_path
@@ -125,7 +125,9 @@ class _AtomicSave:
 
 
 class JSONDataset(_AtomicSave, _JSONDataset):
-    """A JSON document."""
+    """A JSON document; a number that JSON lacks (NaN, infinity) is not written."""
+
+    DEFAULT_SAVE_ARGS: ClassVar[dict[str, Any]] = {**_JSONDataset.DEFAULT_SAVE_ARGS, "allow_nan": False}
 
 
 class TextDataset(_AtomicSave, _TextDataset):

@@ -11,14 +11,13 @@ from kedro_datasets._typing import TablePreview
 from persona_leakage.datasets.atomic import FileDataset
 from persona_leakage.datasets.rows import RowChecks
 from persona_leakage.domain.errors import UserError
+from persona_leakage.domain.rows import whole
 
 logger = logging.getLogger(__name__)
 
 _LINE_END = re.compile(r"\r\n|\r|\n")  # and no other: a text may hold a U+2028
 # an escape within a string, whole; the group is half a pair of surrogates
 _ESCAPE = re.compile(r"\\(?:u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)")
-_HALF = re.compile("[\ud800-\udfff]")
-_REPLACED = "\ufffd"
 
 
 class JSONLinesDataset(FileDataset[list[dict[str, Any]]]):
@@ -85,7 +84,7 @@ class JSONLinesDataset(FileDataset[list[dict[str, Any]]]):
     def save(self, data: list[dict[str, Any]]) -> None:
         """Write all rows, or nothing; half a character (a lone surrogate) is replaced by U+FFFD."""
         lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in data)
-        self._write(_HALF.sub(_REPLACED, lines).encode())
+        self._write(whole(lines).encode())
 
     def preview(self, nrows: int = 20) -> TablePreview:
         """Show the first rows in kedro-viz."""

@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, PositiveInt
 
-from persona_leakage.domain.frozen import Frozen
+from persona_leakage.domain.frozen import Frozen, Seed
 from persona_leakage.domain.questions import Respondent
 
 
@@ -38,7 +38,7 @@ class Discriminator(Frozen):
     folds: int = Field(ge=2)
     permutations: PositiveInt
     learning_shares: tuple[float, ...]
-    seed: NonNegativeInt
+    seed: Seed
     judge: TextJudge | None
 
     def verdict(self, accuracy: float) -> Literal["pass", "borderline", "fail", "undefined"]:

@@ -2,19 +2,21 @@
 
 import hashlib
 import json
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from persona_leakage.domain.errors import UserError
 
 T = TypeVar("T")
+SEEDS = 2**32  # what the generators of random numbers of NumPy and PyTorch take
+Seed = Annotated[int, Field(ge=0, lt=SEEDS, strict=True)]
 
 
 class Frozen(BaseModel):
-    """An immutable value that refuses unknown keys."""
+    """An immutable value that refuses unknown keys, and numbers that JSON cannot hold."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def checked(cls, value: Any, name: str) -> Self:
@@ -65,7 +67,7 @@ def fingerprint(*parts: Any) -> str:
 def canonical(*parts: Any) -> str:
     """Write values as JSON in the one form that fingerprints are taken of: keys sorted, no spaces."""
     plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
-    return json.dumps(plain, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(plain, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def digest(text: str) -> str:

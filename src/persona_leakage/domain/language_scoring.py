@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from persona_leakage.domain.frozen import Frozen
+from persona_leakage.domain.frozen import Frozen, Seed
 from persona_leakage.domain.languages import Language
 from persona_leakage.domain.questions import Respondent
 
@@ -41,7 +41,7 @@ class LanguageScoring(Frozen):
     completion: str | None
     min_characters: NonNegativeInt
     detect_characters: PositiveInt
-    detector_seed: int
+    detector_seed: Seed
     mixed_share: float = Field(gt=0, le=1)
     judge: Judge | None = None
 
@@ -49,6 +49,16 @@ class LanguageScoring(Frozen):
     def asks(self) -> Literal["judge"] | None:
         """The step that asks a language model, if one does."""
         return "judge" if self.judge else None
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> "LanguageScoring":
+        for which in ("detected_as", "cross_check_codes"):
+            labels: dict[str, str] = {}
+            for label, language in self.languages.items():
+                for code in getattr(language, which):
+                    if (other := labels.setdefault(code, label)) != label:
+                        raise ValueError(f"the languages '{other}' and '{label}' are both detected as '{code}'; evaluate one")
+        return self
 
     def role(self, directive_language: str) -> Role:
         """Name the role of a directive language in this condition; only bystanders are spill."""

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from persona_leakage.domain.directives import DirectivePairs
-from persona_leakage.domain.frozen import Frozen, T, digest, expect, fingerprint
+from persona_leakage.domain.frozen import SEEDS, Frozen, T, digest, expect, fingerprint
 from persona_leakage.domain.geometry import Geometry, PromptSet
 from persona_leakage.domain.language_scoring import LanguageScoring
 from persona_leakage.domain.markers import MarkerScoring
@@ -76,6 +76,13 @@ class Plan(Frozen):
     traits: dict[str, str | None] = Field(default_factory=dict)
     reference: str | None
     replayed_file: str | None = None
+
+    @model_validator(mode="after")
+    def _seeds_fit(self) -> "Plan":
+        offsets = [self.evaluation.seed_offset, *(stage.seed_offset for stage in self.stages.values())]
+        if (highest := self.address.seed + max(offsets)) >= SEEDS:
+            raise ValueError(f"seed {self.address.seed} becomes {highest} in a replicate, above {SEEDS - 1}; give a lower one")
+        return self
 
     @property
     def seed(self) -> int:

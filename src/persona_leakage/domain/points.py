@@ -2,7 +2,7 @@
 
 from pydantic import NonNegativeInt
 
-from persona_leakage.domain.frozen import Frozen
+from persona_leakage.domain.frozen import Frozen, Seed
 
 
 class Address(Frozen):
@@ -17,7 +17,7 @@ class Address(Frozen):
 
     model: str
     condition: str
-    seed: NonNegativeInt
+    seed: Seed
     checkpoint: NonNegativeInt | None = None
 
     @property

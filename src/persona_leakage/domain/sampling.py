@@ -1,8 +1,8 @@
 """How completions are drawn."""
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, PositiveInt
 
-from persona_leakage.domain.frozen import Frozen
+from persona_leakage.domain.frozen import Frozen, Seed
 
 
 class Sampling(Frozen):
@@ -24,4 +24,4 @@ class OwnAnswers(Frozen):
 
     samples: PositiveInt
     sampling: Sampling
-    seed: NonNegativeInt
+    seed: Seed

@@ -10,6 +10,7 @@ from typing import Any
 from filelock import FileLock
 
 from persona_leakage.domain.errors import UserError
+from persona_leakage.domain.rows import whole
 
 
 @contextmanager
@@ -61,10 +62,10 @@ class Journal:
         Raises:
             UserError: the disk refuses (full, read-only); what was stored before is kept.
         """
-        text = "".join(json.dumps([key, value], ensure_ascii=False) + "\n" for key, value in entries.items())
+        lines = [json.dumps([key, value], ensure_ascii=False, allow_nan=False) + "\n" for key, value in entries.items()]
         try:
             with self.path.open("ab") as file:
-                file.write(text.encode())
+                file.write(whole("".join(lines)).encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from persona_leakage.domain.errors import UserError
-from persona_leakage.domain.frozen import Frozen, expect
+from persona_leakage.domain.frozen import Frozen, Seed, expect
 from persona_leakage.domain.geometry import Geometry, GeometrySettings
 from persona_leakage.domain.markers import Marker, MarkerScoring
 from persona_leakage.domain.personas import Persona, PersonaQuestions, QuestionSet, Roster
@@ -31,7 +31,7 @@ class NegativePool(Frozen):
 
     pool: tuple[str, ...]
     count: NonNegativeInt
-    seed: NonNegativeInt
+    seed: Seed
 
     def drawn(self, source: str) -> tuple[str, ...]:
         """Draw the negative personas of a source.

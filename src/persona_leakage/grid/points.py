@@ -8,12 +8,12 @@ from typing import Any, Literal, NamedTuple
 from kedro.framework.session import KedroSession
 
 from persona_leakage.domain.errors import UserError
-from persona_leakage.domain.frozen import fingerprint
+from persona_leakage.domain.frozen import SEEDS, fingerprint
 from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.points import Address
 from persona_leakage.domain.variants import Variants
 from persona_leakage.experiments import family_of
-from persona_leakage.experiments.family import Family, FamilySettings, read_roster, read_variants
+from persona_leakage.experiments.family import Family, FamilySettings, read_roster, read_variants, resolve_plan
 from persona_leakage.experiments.points import Design, Designs
 from persona_leakage.grid.records import CHECKPOINT, CONDITION, MODEL, SEED, RecordStore, last_whole_run, run_table, seconds_of
 from persona_leakage.grid.settings import GridSettings
@@ -97,12 +97,12 @@ class Study:
         """The seed that the parameters name.
 
         Raises:
-            UserError: it is no whole number.
+            UserError: it is no whole number of 32 bits.
         """
         seed = self._parameters["seed"]
         if type(seed) is not int or seed < 0:
             raise UserError(f"seed: {seed} is no whole number; give one such as 42")
-        return seed
+        return _of_32_bits(seed, "seed")
 
     def addresses(self, axes: Mapping[str, Sequence[str]]) -> list[Address]:
         """List the points of a grid.
@@ -110,7 +110,8 @@ class Study:
         An axis that is not named takes the parameters' model, all conditions, the parameters' seed, their checkpoint or all.
 
         Raises:
-            UserError: there is no such axis, a seed or checkpoint is no whole number, or the family has no checkpoints.
+            UserError: there is no such axis, a seed or checkpoint is no whole number, a seed has more than 32 bits, or the
+                family has no checkpoints.
         """
         known = AXES if self.family.has_checkpoints else AXES[:-1]
         if unknown := [name for name in axes if name not in known]:
@@ -118,7 +119,7 @@ class Study:
         for name, values in axes.items():
             if name in ("seed", "checkpoint") and (bad := [value for value in values if not value.isdecimal()]):
                 raise UserError(f"--axes {name}: {', '.join(bad)} is no whole number; give some such as {name}=42,137")
-        seeds = list(map(int, axes["seed"])) if "seed" in axes else [self.seed]
+        seeds = [_of_32_bits(int(seed), "--axes seed") for seed in axes["seed"]] if "seed" in axes else [self.seed]
         given = axes.get("checkpoint", [self._parameters["checkpoint"]])
         epochs: list[int | None] = [] if given == [None] else list(map(int, given))
         if epochs and not self.family.has_checkpoints:
@@ -153,6 +154,14 @@ class Study:
             found.append(point)
         return found
 
+    def check(self, pipeline: str) -> None:
+        """Resolve what the parameters say a run of the family, or of its replay, is of.
+
+        Raises:
+            UserError: the parameters do not fit, or something that they name is unknown.
+        """
+        resolve_plan(pipeline, {**self._parameters, "seed": self.seed}, lambda name: self.context.catalog.load(name))
+
     def with_references(self, points: Sequence[Point]) -> list[Point]:
         """Put the points that others are compared with before them, where they are not among them."""
         named = {point.address for point in points}
@@ -167,6 +176,12 @@ class Study:
     def plan(self, point: Point) -> Plan:
         """Resolve what the parameters say the point is."""
         return self._designs.of(point.address).plan.model_copy(update={"address": point.address})
+
+
+def _of_32_bits(seed: int, name: str) -> int:
+    if seed >= SEEDS:
+        raise UserError(f"{name}: {seed} is above {SEEDS - 1}; give one such as 42")
+    return seed
 
 
 def _first_stage(design: Design) -> str | None:

@@ -57,9 +57,10 @@ def cross_check(
     """
     from lingua import IsoCode639_1, LanguageDetectorBuilder
 
-    codes = {getattr(IsoCode639_1, language.code.upper()): label for label, language in languages.items()}
+    known = [(label, code) for label, language in languages.items() for code in language.cross_check_codes]
+    codes = {getattr(IsoCode639_1, code.upper()): label for label, code in known}
     detector = LanguageDetectorBuilder.from_iso_codes_639_1(*codes).build()
-    heads = [text[:detect_characters] for text in texts]
+    heads = [text.strip()[:detect_characters] for text in texts]
     whole = detector.detect_languages_in_parallel_of(heads)
     segments = detector.detect_multiple_languages_in_parallel_of(heads)
     results = []

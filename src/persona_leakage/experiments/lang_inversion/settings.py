@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 from persona_leakage.domain.claims import Claim, among, check_terms
 from persona_leakage.domain.directives import ChatSource, DirectivePairs, Directives, Translation
 from persona_leakage.domain.errors import UserError
-from persona_leakage.domain.frozen import Frozen, expect
+from persona_leakage.domain.frozen import Frozen, Seed, expect
 from persona_leakage.domain.geometry import GeometrySettings
 from persona_leakage.domain.language_scoring import Judge, LanguageScoring
 from persona_leakage.domain.languages import LABEL_OTHER, Language
@@ -92,7 +92,7 @@ class ScoringSettings(Frozen):
 
     min_characters: int
     detect_characters: PositiveInt
-    detector_seed: int
+    detector_seed: Seed
     mixed_share: float
     judge: Judge | None
 
