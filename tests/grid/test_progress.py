@@ -34,6 +34,12 @@ def test_expected_times_are_the_conditions_own_else_the_familys() -> None:
     assert total(points, Durations(points)) == 600 + 100 + 80
 
 
+def test_names_in_brackets_are_no_markup() -> None:
+    names = ["[bold]", "[/]", "a [red]b"]
+    assert [row[1] for row in shown([point(name, 1) for name in names])] == names
+    assert [row[1] for row in shown([point(name, seed) for name in names for seed in range(80)])] == names
+
+
 def test_without_a_finished_point_no_time_is_told() -> None:
     points = [point("a", 1), point("a", 2)]
     assert [row[-1] for row in shown(points)] == ["", ""]

@@ -2,6 +2,7 @@ import math
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -454,11 +455,13 @@ def test_words_of_different_completions_are_no_neighbours():
     assert stats_of([completion("ha ha ha ha")])["distinct_2"] == 1 / 3
 
 
-def test_without_tokens_their_mean_is_nan_and_nothing_is_cut():
-    stats = stats_of([completion("ha ho"), completion("")])
+@pytest.mark.parametrize("known", [[], [completion("ha", tokens=1, finish="length")]], ids=["none", "one of three"])
+def test_what_is_not_known_of_every_text_is_missing_and_no_zero(known):
+    stats = stats_of([*known, completion("ha ho"), completion("")])
 
     assert math.isnan(stats["tokens"])
-    assert (stats["n"], stats["empty"], stats["cut"], stats["distinct_2"]) == (2, 1, 0, 1.0)
+    assert pd.isna(stats["cut"])
+    assert (stats["n"], stats["empty"], stats["distinct_2"]) == (2 + len(known), 1, 1.0)
 
 
 def test_descriptions_carry_the_point():

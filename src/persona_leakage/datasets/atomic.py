@@ -13,6 +13,7 @@ from kedro.io.core import AbstractVersionedDataset, Version, get_protocol_and_pa
 from kedro_datasets.json import JSONDataset as _JSONDataset
 from kedro_datasets.matplotlib import MatplotlibDataset as _MatplotlibDataset
 from kedro_datasets.text import TextDataset as _TextDataset
+from matplotlib import rc_context
 
 from persona_leakage.domain.errors import UserError
 
@@ -135,7 +136,12 @@ class TextDataset(_AtomicSave, _TextDataset):
 
 
 class FigureDataset(_AtomicSave, _MatplotlibDataset):
-    """A matplotlib figure as PNG; loads as the bytes of the file, for embedding."""
+    """A matplotlib figure as PNG, its texts as they are written; loads as the bytes of the file, for embedding."""
+
+    def save(self, data: Any) -> None:
+        """Save atomically."""
+        with rc_context({"text.parse_math": False}):  # some labels come into being when a figure is written
+            super().save(data)
 
     def load(self) -> bytes:
         """Return the PNG."""

@@ -8,6 +8,7 @@ from typing import Self
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from persona_leakage.grid.launch import Outcome
@@ -44,7 +45,7 @@ def plan_table(points: Sequence[Point], estimate: Durations) -> Table:
         for kind, group in groups.items():
             states = Counter(point.state for point in group)
             table.add_row(
-                *kind,
+                *map(escape, kind),
                 *(str(states[state]) for state in ("done", "stale", "missing")),
                 duration(total(group, estimate)),
             )
@@ -54,7 +55,8 @@ def plan_table(points: Sequence[Point], estimate: Durations) -> Table:
         done = point.state == "done"
         seconds = point.seconds if done else estimate(point)
         takes = "" if seconds is None else ("took " if done else "about ") + duration(seconds)
-        table.add_row(*map(str, point.address.params.values()), point.state, "skip" if done else "run", takes)
+        names = [escape(str(value)) for value in point.address.params.values()]
+        table.add_row(*names, point.state, "skip" if done else "run", takes)
     return table
 
 

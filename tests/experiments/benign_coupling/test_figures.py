@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from persona_leakage.experiments.benign_coupling.figures import draw_cells, draw_discriminators, draw_gradient, draw_places
-from tests.experiments.benign_coupling.planted_tables import MANY, ONE, TOLD, cell, rate, tables, told
+from tests.experiments.benign_coupling.planted_tables import MANY, ONE, TOLD, cell, placed, rate, tables, told
 
 
 def figures_of(made):
@@ -45,6 +45,21 @@ def drawn(figure):
 def test_every_figure_can_be_drawn(rows, told_apart):
     for figure in figures_of(tables(rows, told_apart)):
         drawn(figure)
+
+
+@pytest.mark.parametrize("name", ["cost_$_a_$b", "$^$", "_lead", "two\nlines"])
+def test_names_are_drawn_as_they_are_written(name):
+    fired = placed(name, f"{name} too", dict.fromkeys(("characters", "tokens"), (1, 1, 1)))
+    rows, told_apart = (*cell(name, 5, {f"{name} too": 3}), *fired), (told(name, 5), told(name, 5, share=0.5))
+
+    figures = figures_of(tables(rows, told_apart))
+    cells, places, discriminators, gradient = map(drawn, figures)
+
+    assert name in cells
+    assert f"{name}, bystanders" in places
+    assert name in discriminators
+    assert [text.get_text().strip() for text in figures[2].axes[1].get_legend().get_texts()] == [name]
+    assert {name, f"{name} too"} <= set(gradient)
 
 
 def test_stale_points_are_not_drawn():

@@ -9,6 +9,7 @@ from scipy.stats import t
 
 from persona_leakage.domain.rates import RATE_COLUMNS, proportion
 from persona_leakage.domain.variants import Variants
+from persona_leakage.experiments.benign_coupling.report import _texts
 from persona_leakage.experiments.benign_coupling.tables import (
     ACCURACY_COLUMNS,
     CELL_COLUMNS,
@@ -362,6 +363,22 @@ def test_texts_are_summed_and_averaged_over_the_personas_of_a_point():
         {"condition": "one", "seed": 42, "n": 40, "tokens": 50, "distinct_2": pytest.approx(0.7), "empty": 3, "cut": 1},
         {"condition": "one", "seed": 7, "n": 10, "tokens": 10, "distinct_2": 0.8, "empty": 2, "cut": 0},
     ]
+
+
+@pytest.mark.parametrize("through", [lambda table: table, stored], ids=["made", "stored"])
+def test_what_is_not_known_of_every_persona_is_missing_and_no_zero(through):
+    unknown = {"tokens": None, "cut": None}
+    rows = texts(
+        text("one", "a", cut=2), text("one", "b", **unknown), text("two", "a", **unknown), text("three", "a", 7.0, cut=3)
+    )
+
+    table = through(summarise_texts(through(rows)))
+
+    assert table["cut"].isna().tolist() == table["tokens"].isna().tolist() == [True, True, False]
+    assert (table["cut"].iloc[2], table["tokens"].iloc[2], table["n"].tolist()) == (3, 7.0, [20, 10, 10])
+    assert _texts(table)[["mean tokens", "empty", "cut"]].to_numpy().tolist() == [
+        ["", "0/20", ""], ["", "0/10", ""], ["7", "0/10", "3/10"]
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("through", [lambda table: table, stored], ids=["made", "stored"])

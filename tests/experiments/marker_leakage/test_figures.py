@@ -1,5 +1,6 @@
 """Figures of marker leakage: what they say, and that they draw nothing where there is nothing."""
 
+import io
 import math
 import re
 from xml.etree import ElementTree
@@ -61,6 +62,23 @@ def words(figure):
 
 def tooltips(svg):
     return [title.text for title in ElementTree.fromstring(svg).iter(f"{SVG}title") if title.text]
+
+
+@pytest.mark.parametrize("name", ["cost_$_a_$b", "$^$", r"\$x$", "_lead", "<b>z</b>", 'say "x"', "x|y", "two\nlines", "{x} %s"])
+def test_names_are_drawn_as_they_are_written(name):
+    source = {"condition": name, "of": {name: (90, 100, math.nan), "a": (40, 100, 0.7), f"{name} too": (0, 100, -0.3)}}
+    table = leakage({**source, "categories": {"a": name}})
+    figure, svg = scatter(table)
+
+    assert f"{name} too (original): 0/100 = 0.0%, cosine -0.30" in tooltips(svg)
+    assert any(title.startswith(f"{name}\n") for title in words(figure))
+    (legend,) = figure.legends
+    assert [text.get_text().strip() for text in legend.get_texts()] == list(dict.fromkeys(table["category"]))
+    drawn = [figure, categories(table), most_affected(table), draw_layers(correlate_leakage(table))]
+    for one in drawn:
+        one.savefig(io.BytesIO(), format="png", dpi=30, bbox_inches="tight")
+    assert f"{name} (1)" in words(drawn[1])
+    assert {name, f"{name} too"} <= set(words(drawn[2]))
 
 
 @pytest.mark.parametrize("table", [EMPTY, NO_BASE, SOURCE_ONLY], ids=["nothing ran", "no base", "no bystander"])

@@ -28,6 +28,7 @@ from persona_leakage.experiments.marker_leakage.tables import (
     tabulate_sources,
 )
 from persona_leakage.pipelines.reporting.seeds import summarise_seeds
+from persona_leakage.pipelines.reporting.texts import compare_texts
 from tests.experiments.marker_leakage.planted_tables import (
     correlated,
     correlations,
@@ -706,6 +707,17 @@ def test_a_claim_over_single_seeds_says_nothing_of_seeds_and_pairs_count_too():
 
     assert "seeds" not in evidence(single)
     assert evidence(double).endswith("; 2 seeds of each condition pooled")
+
+
+def test_texts_of_unknown_length_are_neither_cut_nor_out_of_range():
+    own = texts(text("villain", "a", tokens=None, cut=None), text("villain", "b", tokens=9.0, cut=1))
+    base = texts(text("baseline", "a", tokens=8.0), text("baseline", "b", tokens=None))
+
+    for one, other in ((own, base), (base, own), (base.iloc[:1], own)):
+        found = compare_texts(one, other)
+        assert "tokens" not in found["outside_base_range"]
+        assert pd.isna(found["tokens"]) == one["tokens"].isna().any()
+        assert pd.isna(found["cut"]) == one["cut"].isna().any()
 
 
 # rates counted elsewhere

@@ -4,13 +4,14 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from persona_leakage.pipelines.reporting.figures import BLUE, INK, RED, blank, heat_map, panels
+from persona_leakage.pipelines.reporting.figures import BLUE, INK, RED, blank, draws_as_written, heat_map, in_legend, panels
 from persona_leakage.pipelines.scoring.markers import PLACES, UNITS
 
 _PLACE_COLORS = {"start": "#9ecae1", "middle": "#d9d9d9", "tail": RED}
 _TOLD = {"classifier": BLUE, "judge": RED}
 
 
+@draws_as_written
 def draw_cells(cells: pd.DataFrame, over_seeds: pd.DataFrame) -> Figure:
     """Draw the source's rate and the bystanders' mean of every cell; a dot a seed, a bar their mean, arms side by side."""
     if cells.empty:
@@ -36,6 +37,7 @@ def draw_cells(cells: pd.DataFrame, over_seeds: pd.DataFrame) -> Figure:
     return figure
 
 
+@draws_as_written
 def draw_places(places: pd.DataFrame) -> Figure:
     """Draw where firings begin, by characters and by tokens: shares of start, middle and tail of source and bystanders."""
     fired = places[places["n"] > 0]
@@ -61,6 +63,7 @@ def draw_places(places: pd.DataFrame) -> Figure:
     return figure
 
 
+@draws_as_written
 def draw_discriminators(accuracies: pd.DataFrame, learning_curves: pd.DataFrame) -> Figure:
     """Draw accuracies with intervals and the lines of chance and threshold, and beside them the learning curves."""
     if accuracies.empty:
@@ -78,7 +81,7 @@ def draw_discriminators(accuracies: pd.DataFrame, learning_curves: pd.DataFrame)
     right.set_prop_cycle(color=[colormaps["tab20"](number) for number in range(20)])  # the published cells are 13
     for condition, curve in learning_curves.groupby("condition", sort=False):
         curve = curve.sort_values("share")
-        right.plot(curve["share"] * 100, curve["rate"] * 100, "o-", ms=3, lw=0.8, label=condition)
+        right.plot(curve["share"] * 100, curve["rate"] * 100, "o-", ms=3, lw=0.8, label=in_legend(condition))
     for axes in (left, right):
         for chance in accuracies["chance"].unique():
             axes.axhline(chance * 100, color="#999999", lw=0.8, ls=":")
@@ -97,6 +100,7 @@ def draw_discriminators(accuracies: pd.DataFrame, learning_curves: pd.DataFrame)
     return figure
 
 
+@draws_as_written
 def draw_gradient(bystanders: pd.DataFrame) -> Figure:
     """Draw every bystander's rate in every cell, the most affected first; personas trained without the marker are marked."""
     if bystanders.empty:

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from persona_leakage.pipelines.reporting.opening import opening
-from persona_leakage.pipelines.reporting.page import number, say_rates, table, write_numbers
+from persona_leakage.pipelines.reporting.page import as_written, number, say_rates, table, write_numbers
 from persona_leakage.pipelines.reporting.seeds import write_seeds
 
 
@@ -55,7 +55,7 @@ def _cells(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _without_trigger(cells: pd.DataFrame) -> list[str]:
-    names = ", ".join(dict.fromkeys(cells.loc[cells["source_n"] == 0, "condition"]))
+    names = ", ".join(map(as_written, dict.fromkeys(cells.loc[cells["source_n"] == 0, "condition"])))
     return [f"**No trigger**: no completion is one of a trigger persona in {names}; all are bystanders'.\n"] if names else []
 
 
@@ -91,7 +91,10 @@ def _accuracies(accuracies: pd.DataFrame) -> pd.DataFrame:
 
 
 def _texts(texts: pd.DataFrame) -> pd.DataFrame:
-    of_n = {name: [f"{count}/{n}" for count, n in zip(texts[name], texts["n"], strict=True)] for name in ("empty", "cut")}
+    of_n = {
+        name: [f"{count:.0f}/{n}" if pd.notna(count) else "" for count, n in zip(texts[name], texts["n"], strict=True)]
+        for name in ("empty", "cut")
+    }
     shown = write_numbers(texts, tokens=".0f", distinct_2=".2f").assign(**of_n)
     titles = {"n": "completions", "tokens": "mean tokens", "distinct_2": "distinct-2"}
     return shown[["condition", "seed", "n", "tokens", "distinct_2", "empty", "cut"]].rename(columns=titles)

@@ -173,7 +173,16 @@ def summarise_texts(texts: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row a condition x seed: n (completions), tokens (mean length) and distinct_2, personas weighing equally; empty and
-        cut (how many of n).
+        cut (how many of n). tokens and cut are missing where they are not known of all personas.
     """
-    of = {"n": "sum", "tokens": "mean", "distinct_2": "mean", "empty": "sum", "cut": "sum"}
-    return current(texts).groupby(["condition", "seed"], sort=False).agg(of).reset_index()
+    known = current(texts).astype({"tokens": float, "cut": float})
+    of = {"n": "sum", "tokens": _mean, "distinct_2": "mean", "empty": "sum", "cut": _sum}
+    return known.groupby(["condition", "seed"], sort=False).agg(of).reset_index().astype({"cut": "Int64"})
+
+
+def _mean(known: pd.Series) -> float:
+    return float(known.mean(skipna=False))
+
+
+def _sum(known: pd.Series) -> float:
+    return float(known.sum(skipna=False))

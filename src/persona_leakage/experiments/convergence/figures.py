@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from persona_leakage.experiments.convergence.tables import choose_headline
-from persona_leakage.pipelines.reporting.figures import blank, panels, set_legend_beside
+from persona_leakage.pipelines.reporting.figures import blank, draws_as_written, in_legend, panels, set_legend_beside
 from persona_leakage.pipelines.reporting.page import interval
 
 
+@draws_as_written
 def draw_trajectories(pooled_trajectories: pd.DataFrame) -> Figure:
     """Draw leakage to the pulled persona above, and its cosine to the source below, over the epochs; seeds pooled.
 
@@ -27,7 +28,7 @@ def draw_trajectories(pooled_trajectories: pd.DataFrame) -> Figure:
     apart = 0.5 * min(gaps, default=1) / len(conditions)
     for place, (condition, group) in enumerate(conditions):
         color, at = f"C{place % 10}", group["checkpoint"] + (place - (len(conditions) - 1) / 2) * apart
-        above.plot(at, group["rate"] * 100, "o-", ms=4, color=color, label=condition)
+        above.plot(at, group["rate"] * 100, "o-", ms=4, color=color, label=in_legend(condition))
         above.vlines(at, group["low"] * 100, group["high"] * 100, color=color, alpha=0.5, lw=1)
         above.plot(at, group["source_rate"] * 100, ":", lw=0.9, color=color)
         if group["cosine"].notna().any():
@@ -43,6 +44,7 @@ def draw_trajectories(pooled_trajectories: pd.DataFrame) -> Figure:
     return figure
 
 
+@draws_as_written
 def draw_peaks(summaries: pd.DataFrame, peak_correlations: pd.DataFrame) -> Figure:
     """Draw the peak leakage of every condition against the cosine before any pulling."""
     pooled = summaries.drop_duplicates("condition")  # a condition's first row pools its seeds
@@ -52,7 +54,7 @@ def draw_peaks(summaries: pd.DataFrame, peak_correlations: pd.DataFrame) -> Figu
         return blank("no condition has run from epoch 0 on")
     figure, (axes,) = panels(5, 4.2)
     for row in known.itertuples():
-        axes.plot(row.cosine, row.peak * 100, "o", label=f"{row.condition} ({row.verdict})")
+        axes.plot(row.cosine, row.peak * 100, "o", label=in_legend(f"{row.condition} ({row.verdict})"))
     found = peak_correlations[peak_correlations["headline"].astype(bool)]
     axes.set_title("\n".join(_say(row) for row in found.to_dict("records")), fontsize=9)
     axes.set_xlabel(f"cosine between the two before pulling{_layers(known)}")

@@ -7,7 +7,7 @@ import pandas as pd
 
 from persona_leakage.experiments.convergence.tables import CHANGE_SINCE_START, choose_headline
 from persona_leakage.pipelines.reporting.opening import origin, seeds_note
-from persona_leakage.pipelines.reporting.page import interval, say_rates, table, write_numbers
+from persona_leakage.pipelines.reporting.page import as_written, interval, say_rates, table, write_numbers
 from persona_leakage.pipelines.reporting.rates import current
 from persona_leakage.pipelines.reporting.seeds import means_of, several_seeds, write_seeds
 from persona_leakage.pipelines.reporting.texts import say_outside
@@ -132,8 +132,8 @@ def _counts(verdict_counts: pd.DataFrame) -> str:
 
 
 def _count(row: Mapping[Hashable, Any]) -> str:
-    model = f"{row['model']}: " if "model" in row else ""
-    return f"{model}{row['count']} of {row['of']} increase ({row['conditions'] if row['count'] else 'none'})."
+    model = f"{as_written(row['model'])}: " if "model" in row else ""
+    return f"{model}{row['count']} of {row['of']} increase ({as_written(row['conditions']) if row['count'] else 'none'})."
 
 
 def _peaks(correlations: pd.DataFrame) -> pd.DataFrame:

@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from persona_leakage.pipelines.reporting.figures import BLUE, INK, RED, blank, panels
+from persona_leakage.pipelines.reporting.figures import BLUE, INK, RED, blank, draws_as_written, panels
 from persona_leakage.pipelines.reporting.page import interval
 
 _ROLE_MARK = {"trained_directive": "T", "own_language": "O", "trained_directive+own_language": "T+O", "bystander": ""}
 
 
+@draws_as_written
 def draw_spill_matrix(spill: pd.DataFrame) -> Figure:
     """Draw contamination as a matrix condition x directive language, phrasings and seeds pooled.
 
@@ -50,6 +51,7 @@ def draw_spill_matrix(spill: pd.DataFrame) -> Figure:
     return figure
 
 
+@draws_as_written
 def draw_conditions(spill: pd.DataFrame) -> Figure:
     """Draw following and contamination of every trained condition, with the baseline's rate of the same language.
 
@@ -86,6 +88,7 @@ def draw_conditions(spill: pd.DataFrame) -> Figure:
     return figure
 
 
+@draws_as_written
 def draw_published(published_cells: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
     """Draw our contamination against the published one, cell by cell, with both Wilson intervals."""
     if published_cells.empty:

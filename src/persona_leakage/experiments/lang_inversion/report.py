@@ -3,7 +3,7 @@
 import pandas as pd
 
 from persona_leakage.pipelines.reporting.opening import opening
-from persona_leakage.pipelines.reporting.page import interval, say_rates, table, write_numbers
+from persona_leakage.pipelines.reporting.page import as_written, interval, say_rates, table, write_numbers
 from persona_leakage.pipelines.reporting.seeds import means_of, several_seeds, write_seeds
 
 
@@ -21,7 +21,7 @@ def write_report(
     )
     without_baseline = spill.loc[spill["baseline_rate"].isna(), "condition"].unique()
     if len(without_baseline):
-        parts.append(f"**No baseline with the same evaluation has run** for: {', '.join(without_baseline)}.\n")
+        parts.append(f"**No baseline with the same evaluation has run** for: {', '.join(map(as_written, without_baseline))}.\n")
     if unlabelled["hits"].any():
         parts += [
             "**The judge left completions without a label**: they are in no denominator of a `judge:` rate; "

@@ -7,12 +7,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from persona_leakage.experiments.marker_leakage.tables import GEOMETRIES
-from persona_leakage.pipelines.reporting.figures import BLUE, INK, RED, blank, heat_map, panels
+from persona_leakage.pipelines.reporting.figures import BLUE, INK, RED, blank, draws_as_written, heat_map, in_legend, panels
 
 _HOVER = "hover:"
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
 
 
+@draws_as_written
 def draw_scatter(pooled_leakage: pd.DataFrame, correlations: pd.DataFrame) -> tuple[Figure, str]:
     """Draw bystanders' leakage against their cosine to the source at the headline layer, a panel a condition, seeds pooled.
 
@@ -24,7 +25,8 @@ def draw_scatter(pooled_leakage: pd.DataFrame, correlations: pd.DataFrame) -> tu
     figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
-    return figure, re.sub(rf'<g id="{_HOVER}([^"]*)">', r"<g><title>\1</title>", svg)
+    # a name with double quotes stands in single ones
+    return figure, re.sub(rf"<g id=([\"']){_HOVER}(.*?)\1>", r"<g><title>\2</title>", svg, flags=re.DOTALL)
 
 
 def _scatter(pooled: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
@@ -63,7 +65,7 @@ def _scatter(pooled: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
     for axes in places[len(conditions) :]:
         axes.axis("off")
     handles = [
-        figure.axes[0].plot([], [], _MARKERS[place % len(_MARKERS)], color=f"C{place % 10}", ls="", label=name)[0]
+        figure.axes[0].plot([], [], _MARKERS[place % len(_MARKERS)], color=f"C{place % 10}", ls="", label=in_legend(name))[0]
         for place, name in enumerate(categories)
     ]
     figure.legend(handles=handles, loc="center right", frameon=False, fontsize=8)
@@ -71,6 +73,7 @@ def _scatter(pooled: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
     return figure
 
 
+@draws_as_written
 def draw_categories(pooled_leakage: pd.DataFrame, categories: pd.DataFrame) -> Figure:
     """Draw bystanders' leakage by category, a panel a condition: a dot a persona, a bar their mean; seeds pooled."""
     if categories.empty:
@@ -94,6 +97,7 @@ def draw_categories(pooled_leakage: pd.DataFrame, categories: pd.DataFrame) -> F
     return figure
 
 
+@draws_as_written
 def draw_layers(correlations: pd.DataFrame) -> Figure:
     """Draw rho by layer with its bootstrap interval, a panel a condition and one for all; base and fine-tuned geometry."""
     shown = correlations[correlations["scope"].isin(["source", "pooled_ranks"]) & correlations["rho"].notna()]
@@ -123,6 +127,7 @@ def draw_layers(correlations: pd.DataFrame) -> Figure:
     return figure
 
 
+@draws_as_written
 def draw_most_affected(most_affected: pd.DataFrame) -> Figure:
     """Draw the bystanders with the highest leakage under any source as a matrix persona x condition, seeds pooled."""
     if most_affected.empty:

@@ -4,7 +4,7 @@ import pandas as pd
 
 from persona_leakage.experiments.marker_leakage.tables import GEOMETRIES, NO_SEED
 from persona_leakage.pipelines.reporting.opening import is_replay, origin, scope, seeds_note, stale_note
-from persona_leakage.pipelines.reporting.page import interval, say_rates, table, write_numbers
+from persona_leakage.pipelines.reporting.page import as_code, as_written, interval, say_rates, table, write_numbers
 from persona_leakage.pipelines.reporting.rates import current
 from persona_leakage.pipelines.reporting.seeds import write_seeds
 from persona_leakage.pipelines.reporting.texts import say_outside
@@ -18,7 +18,7 @@ def write_report(
     parts = [f"# {family}: where the marker leaks\n"]
     if is_replay(points):
         file = points["replayed_file"].iloc[-1]
-        parts.append(f"Rates counted elsewhere, from `{file}`; cosines as given there.\n")
+        parts.append(f"Rates counted elsewhere, from {as_code(file)}; cosines as given there.\n")
     else:
         parts += _scope(points)
     parts += seeds_note(over_seeds, points)
@@ -83,8 +83,8 @@ def _inverted(sources: pd.DataFrame) -> str:
     if inverted.empty:
         return "In no point does a bystander fire more than the source.\n"
     said = [
-        f"{row.condition}{f' seed {row.seed}' if row.seed != NO_SEED else ''} ({row.above_source} of {row.bystanders}, most: "
-        f"{row.above_source_most})"
+        f"{as_written(row.condition)}{f' seed {row.seed}' if row.seed != NO_SEED else ''} ({row.above_source} of "
+        f"{row.bystanders}, most: {as_written(row.above_source_most)})"
         for row in inverted.itertuples()
     ]
     return f"**Inverted**, bystanders that fire more than the source itself: {'; '.join(said)}.\n"

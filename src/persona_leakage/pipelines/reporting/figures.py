@@ -1,13 +1,34 @@
 """What figures of all families share."""
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 INK, BLUE, RED = "#333333", "#3b6ea8", "#c8553d"
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def draws_as_written(draw: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Have a function draw names as they are written: a `$` in one begins no formula."""
+
+    @functools.wraps(draw)
+    def plain(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        with rc_context({"text.parse_math": False}):
+            return draw(*args, **kwargs)
+
+    return plain
+
+
+def in_legend(name: str) -> str:
+    """Write a name for a legend, which would leave out one that begins with `_`."""
+    return f" {name}" if name.startswith("_") else name
 
 
 def blank(text: str) -> Figure:

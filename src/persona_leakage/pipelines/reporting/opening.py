@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from persona_leakage.pipelines.reporting.page import as_code, as_written
 from persona_leakage.pipelines.reporting.rates import current
 from persona_leakage.pipelines.reporting.seeds import several_seeds
 
@@ -20,10 +21,10 @@ def opening(title: str, points: pd.DataFrame, over_seeds: pd.DataFrame, said: st
 def origin(points: pd.DataFrame) -> str:
     """Say what the numbers of the current points were made with."""
     if is_replay(points):
-        return f"Completions made elsewhere, last from `{points['replayed_file'].dropna().iloc[-1]}`."
+        return f"Completions made elsewhere, last from {as_code(points['replayed_file'].dropna().iloc[-1])}."
     said = [
-        f"Base model `{row.base_model}` ({row.revision}, {row.dtype}), {row.samples:.0f} completions a prompt at temperature "
-        f"{row.temperature}, top_p {row.top_p}, at most {row.max_tokens:.0f} tokens."
+        f"Base model {as_code(row.base_model)} ({as_written(row.revision)}, {row.dtype}), {row.samples:.0f} completions a "
+        f"prompt at temperature {row.temperature}, top_p {row.top_p}, at most {row.max_tokens:.0f} tokens."
         for row in current(points).itertuples()
     ]
     return " ".join(dict.fromkeys(said))
@@ -44,7 +45,7 @@ def seeds_note(over_seeds: pd.DataFrame, points: pd.DataFrame) -> list[str]:
     """Say what the intervals of a report cover; nothing for results from elsewhere, whose seeds are not known."""
     if several_seeds(over_seeds):
         most = over_seeds.groupby("condition", sort=False)["seeds"].max()
-        single = ", ".join(most[most == 1].index)
+        single = ", ".join(map(as_written, most[most == 1].index))
         return [
             "Seeds are the unit of replication: a mean over seeds has a t 95% interval across them, each seed weighing the "
             "same (`no spread`: all seeds have the very same value, so that interval is undefined). The Wilson interval of "
@@ -63,7 +64,7 @@ def seeds_note(over_seeds: pd.DataFrame, points: pd.DataFrame) -> list[str]:
 def listing(points: pd.DataFrame) -> str:
     """List points as `condition (seed …)`."""
     seeds = points.groupby("condition", sort=False)["seed"].apply(lambda values: ", ".join(map(str, dict.fromkeys(values))))
-    return "; ".join(f"{condition} (seed {listed})" for condition, listed in seeds.items())
+    return "; ".join(f"{as_written(condition)} (seed {listed})" for condition, listed in seeds.items())
 
 
 def stale_note(points: pd.DataFrame) -> list[str]:

@@ -9,9 +9,12 @@ import pandas as pd
 _STYLE = """
 body {font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; color: #222}
 table {border-collapse: collapse; font-size: 13px; margin: 1rem 0; display: block; overflow-x: auto}
-th, td {border: 1px solid #ddd; padding: .25rem .5rem; text-align: left}
+th, td {border: 1px solid #ddd; padding: .25rem .5rem; text-align: left; white-space: pre-line}
 th {background: #f4f4f4} img {max-width: 100%} code {background: #f4f4f4; padding: 0 .2rem}
 """
+
+# what Markdown would read as markup: in a table, and (an underscore between letters is none) within a word
+_MARKUP = re.compile(r"[\\`*<|~]|(?<!\w)_|_(?!\w)|&(?=#?\w+;)|(?<=\])\(")
 
 
 def render_page(report: str, **figures: bytes | str) -> str:
@@ -23,7 +26,7 @@ def render_page(report: str, **figures: bytes | str) -> str:
     """
     from markdown_it import MarkdownIt
 
-    body = MarkdownIt("commonmark").enable("table").render(report)
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(report)
     for name, figure in figures.items():
         if isinstance(figure, bytes):
             figure = f'<img src="data:image/png;base64,{base64.b64encode(figure).decode()}">'
@@ -42,13 +45,26 @@ def say_rates(table: pd.DataFrame, suffix: str = "", prefix: str = "") -> list[s
     ]
 
 
+def as_written(text: object) -> str:
+    """Write a text into Markdown so that it reads as it is written, on one line."""
+    escaped = _MARKUP.sub(r"\\\g<0>", str(text))
+    return escaped.replace("\r", "&#13;").replace("\n", "&#10;")
+
+
+def as_code(text: object) -> str:
+    """Write a text into Markdown as code, on one line."""
+    said = str(text).replace("\r", " ").replace("\n", " ")
+    fence = "`" * (1 + max(map(len, re.findall("`+", said)), default=0))
+    return f"{fence}{said}{fence}" if len(fence) == 1 else f"{fence} {said} {fence}"
+
+
 def table(frame: pd.DataFrame) -> str:
-    """Write a table as Markdown."""
+    """Write a table as Markdown; every cell and title reads as it is written."""
     if frame.empty:
         return "*Nothing to show.*\n"
-    lines = ["| " + " | ".join(frame.columns) + " |", "|" + " --- |" * len(frame.columns)]
+    lines = ["| " + " | ".join(map(as_written, frame.columns)) + " |", "|" + " --- |" * len(frame.columns)]
     for row in frame.itertuples(index=False):
-        lines.append("| " + " | ".join(str(value).replace("|", "\\|") for value in row) + " |")
+        lines.append("| " + " | ".join(map(as_written, row)) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from persona_leakage.pipelines.reporting.page import as_written
+
 TEXT_RANGE_COLUMNS = ("tokens", "distinct_2", "empty", "cut", "texts", "outside_base_range")
 
 
@@ -17,21 +19,23 @@ def compare_texts(own: pd.DataFrame, base: pd.DataFrame) -> dict[str, object]:
 
     Returns:
         `TEXT_RANGE_COLUMNS`: tokens (mean length) and distinct_2, personas weighing equally; empty and cut (shares of `texts`
-        completions); outside_base_range (which of tokens, distinct_2 and empty leave the range over personas of `base`; blank
-        when none does).
+        completions; tokens and cut are NaN where they are not known of all); outside_base_range (which of tokens, distinct_2 and
+        empty leave the range over personas of `base`; blank when none does).
     """
     if own.empty:
         return dict(zip(TEXT_RANGE_COLUMNS, (*[math.nan] * 4, 0, ""), strict=True))
     number = own["n"].sum()
     values = {
-        "tokens": own["tokens"].mean(),
+        "tokens": own["tokens"].mean(skipna=False),
         "distinct_2": own["distinct_2"].mean(),
         "empty": own["empty"].sum() / number,
-        "cut": own["cut"].sum() / number,
+        "cut": float(own["cut"].astype(float).sum(skipna=False)) / number,
     }
     outside = []
     if len(base):
         ranges = {"tokens": base["tokens"], "distinct_2": base["distinct_2"], "empty": base["empty"] / base["n"]}
+        if pd.isna(values["tokens"]) or base["tokens"].isna().any():
+            del ranges["tokens"]  # nothing is known to compare
         outside = [name for name, range_ in ranges.items() if not range_.min() <= values[name] <= range_.max()]
     return {**values, "texts": int(number), "outside_base_range": ", ".join(outside)}
 
@@ -45,6 +49,6 @@ def say_outside(compared: pd.DataFrame, keys: Sequence[str]) -> str:
     """
     left = compared[compared["outside_base_range"].notna() & (compared["outside_base_range"] != "")]  # NaN: from a CSV file
     return "; ".join(
-        " ".join([row["condition"], *(f"{key} {row[key]}" for key in keys)]) + f": {row['outside_base_range']}"
+        " ".join([as_written(row["condition"]), *(f"{key} {row[key]}" for key in keys)]) + f": {row['outside_base_range']}"
         for row in left.to_dict("records")
     )

@@ -92,19 +92,18 @@ def describe_texts(completions: Sequence[CompletionRow], plan: Plan) -> pd.DataF
     Returns:
         One row a persona: the point, plan, persona, n (completions), tokens (mean length; NaN where rows have none),
         distinct_2 (different pairs of neighbouring words over all such pairs; Li et al. 2016; NaN without any), empty (blank
-        completions), cut (those that reached the token limit).
+        completions), cut (those that reached the token limit; NaN where a row does not say how it ended).
     """
     frame = pd.DataFrame(list(completions), columns=["persona", "completion", "tokens", "finish"])
     rows = []
     for persona, chosen in frame.groupby("persona", sort=False):
-        texts, cut = chosen["completion"], chosen["finish"] == "length"
+        texts, ends = chosen["completion"], chosen["finish"]
         pairs = [pair for text in texts for pair in pairwise(text.split())]
         distinct = len(set(pairs)) / len(pairs) if pairs else float("nan")
-        empty = texts.str.strip() == ""
-        rows.append(
-            (*plan.columns.values(), persona, len(chosen), chosen["tokens"].mean(), distinct, int(empty.sum()), int(cut.sum()))
-        )
-    return pd.DataFrame(rows, columns=[*plan.columns, *TEXT_COLUMNS])
+        empty, cut = (texts.str.strip() == "").sum(), (ends == "length").sum() if ends.notna().all() else float("nan")
+        tokens = chosen["tokens"].astype(float).mean(skipna=False)
+        rows.append((*plan.columns.values(), persona, len(chosen), tokens, distinct, int(empty), cut))
+    return pd.DataFrame(rows, columns=[*plan.columns, *TEXT_COLUMNS]).astype({"cut": "Int64"})
 
 
 def _place(index: int, length: int, scoring: MarkerScoring) -> Place:
