@@ -19,8 +19,8 @@ def compare_texts(own: pd.DataFrame, base: pd.DataFrame) -> dict[str, object]:
 
     Returns:
         `TEXT_RANGE_COLUMNS`: tokens (mean length) and distinct_2, personas weighing equally; empty and cut (shares of `texts`
-        completions; tokens and cut are NaN where they are not known of all); outside_base_range (which of tokens, distinct_2 and
-        empty leave the range over personas of `base`; blank when none does).
+        completions; tokens and cut are NaN where they are not known of all); outside_base_range (which of tokens, distinct_2
+        and empty leave the range over personas of `base`; blank when none does).
     """
     if own.empty:
         return dict(zip(TEXT_RANGE_COLUMNS, (*[math.nan] * 4, 0, ""), strict=True))
