@@ -1,6 +1,7 @@
 import pytest
 
 from persona_leakage.domain.errors import UserError
+from persona_leakage.domain.frozen import fingerprint
 from persona_leakage.domain.recipe import Recipe
 from tests.plans import load_parameters
 
@@ -16,6 +17,7 @@ def recipe(lora=None, **changes):
         (recipe(lora={"rank": -1}), "recipe.lora.rank: Input should be greater than 0 (got -1)"),
         (recipe(lora={"dropout": 1}), "recipe.lora.dropout: Input should be less than 1 (got 1)"),
         (recipe(lora={"target_modules": []}), "recipe.lora.target_modules: Tuple should have at least 1 item"),
+        (recipe(lora={"target_modules": "all"}), "recipe.lora.target_modules: Input should be a valid tuple (got 'all')"),
         (recipe(learning_rate=0), "recipe.learning_rate: Input should be greater than 0 (got 0)"),
         (recipe(warmup_ratio=1), "recipe.warmup_ratio: Input should be less than 1 (got 1)"),
         (
@@ -41,3 +43,11 @@ def test_the_recipe_of_record_is_accepted():
         "completion",
         16,
     )
+
+
+def test_all_linear_layers_can_be_asked_for_and_are_another_recipe():
+    asked = Recipe.checked(recipe(lora={"target_modules": "all-linear"}), "recipe")
+
+    assert asked.lora.target_modules == ("all-linear",)
+    assert fingerprint(asked) != fingerprint(Recipe.checked(recipe(), "recipe"))
+    assert Recipe.model_validate(asked.model_dump(mode="json")) == asked

@@ -222,7 +222,7 @@ def test_a_process_of_many_points_reads_the_base_model_once_and_hands_out_copies
     reads = []
     read = base_model._read_base
     monkeypatch.setattr(base_model, "_read_base", lambda *given: reads.append(given) or read(*given))
-    untouched = {name: tensor.clone() for name, tensor in read(tiny_base, CACHE, "cpu", "eager").state_dict().items()}
+    untouched = {name: tensor.clone() for name, tensor in read(tiny_base, CACHE, "cpu").state_dict().items()}
 
     first = load_base(tiny_base, CACHE, "cpu", "eager")
     with torch.no_grad():

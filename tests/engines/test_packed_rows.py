@@ -14,7 +14,7 @@ from persona_leakage.domain.markers import Marker
 from persona_leakage.domain.models import BaseModel, ModelStack
 from persona_leakage.domain.recipe import MarkerPositions
 from persona_leakage.engines import packed_attention, peft_trainer
-from persona_leakage.engines.base_model import has_plain_attention, load_base, load_tokenizer
+from persona_leakage.engines.base_model import load_base, load_tokenizer
 from persona_leakage.engines.labels import IGNORED, Example, label_tokens
 from persona_leakage.engines.peft_trainer import PeftTrainer
 from persona_leakage.engines.sft import LabelledPositionsTrainer, collate, pack, sft_config
@@ -131,8 +131,9 @@ def curve(cache: Path, base: BaseModel, rows: list[Any], *, compile_layers: bool
     return [step["loss"] for step in log["steps"]]
 
 
+@pytest.mark.parametrize("window", [None, 1, 5, 7, 100])
 @pytest.mark.parametrize("heads", [(9, 3), (4, 4), (6, 1)])
-def test_attention_and_its_gradients_are_those_of_torchs_own_row_by_row(heads: tuple[int, int]) -> None:
+def test_attention_and_its_gradients_are_those_of_torchs_own_row_by_row(heads: tuple[int, int], window: int | None) -> None:
     torch.manual_seed(0)
     lengths = [7, 1, 12]
     given = [torch.randn(1, number, sum(lengths), 16, requires_grad=True) for number in (heads[0], heads[1], heads[1])]
@@ -140,12 +141,18 @@ def test_attention_and_its_gradients_are_those_of_torchs_own_row_by_row(heads: t
     ends = torch.tensor([0, 7, 8, 20], dtype=torch.int32)
 
     found, none = packed_attention.attend_within_rows(
-        torch.nn.Identity(), *given, None, scaling=0.3, cu_seq_lens_q=ends, max_length_q=12
+        torch.nn.Identity(), *given, None, scaling=0.3, cu_seq_lens_q=ends, max_length_q=12, sliding_window=window
     )
     gradients = torch.autograd.grad(found, given, upstream)
 
     rows = zip(*(states.split(lengths, dim=2) for states in given), strict=True)
-    one_by_one = [scaled_dot_product_attention(*row, is_causal=True, scale=0.3, enable_gqa=True) for row in rows]
+    seen = [torch.ones(length, length, dtype=torch.bool).tril() for length in lengths]
+    if window:
+        seen = [mask.triu(1 - window) for mask in seen]  # a token and those before it, `window` in all
+    one_by_one = [
+        scaled_dot_product_attention(*row, attn_mask=mask, scale=0.3, enable_gqa=True)
+        for row, mask in zip(rows, seen, strict=True)
+    ]
     wanted = torch.cat(one_by_one, dim=2).transpose(1, 2)
     assert none is None
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
@@ -191,12 +198,11 @@ def build_windowed_model(folder: Path) -> BaseModel:
     return folder_base(folder)
 
 
-def test_a_processor_trains_a_model_with_a_window_on_the_loss_of_its_own_forward_pass(tmp_path: Path, base: BaseModel) -> None:
+@pytest.mark.parametrize("batching", ["random", "packed"])
+def test_a_processor_trains_a_model_with_a_window_on_the_loss_of_its_own_forward_pass(tmp_path: Path, batching: str) -> None:
     windowed = build_windowed_model(tmp_path / "model")
-    assert has_plain_attention(base, Path("unused"))
-    assert not has_plain_attention(windowed, Path("unused"))
 
-    (first, *_) = curve(tmp_path, windowed, ROWS, batching="random", batch_size=len(ROWS), gradient_accumulation=1)
+    (first, *_) = curve(tmp_path, windowed, ROWS, batching=batching, batch_size=len(ROWS), gradient_accumulation=1)
 
     tokenizer = load_tokenizer(windowed, Path("unused"))
     labelled = [label_tokens(tokenizer, row, "completion", 256) for row in ROWS]

@@ -246,7 +246,8 @@ def test_the_loss_is_that_of_a_plain_forward_pass_with_labels(stack: ModelStack,
     assert (batch["labels"] == IGNORED).any()  # padding at least
 
     ours = trainer.compute_loss(model, dict(batch))
-    plain = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"]).loss
+    pad = trainer.processing_class.pad_token_id
+    plain = model(input_ids=batch["input_ids"], attention_mask=batch["input_ids"] != pad, labels=batch["labels"]).loss
 
     assert ours.item() == pytest.approx(plain.item(), abs=1e-5)
     gradients = torch.autograd.grad(ours, [p for p in model.parameters() if p.requires_grad])
@@ -285,10 +286,54 @@ def test_the_logged_loss_is_the_mean_over_the_steps_labelled_tokens(cache: Path,
     assert losses(step) == pytest.approx([total / labels], abs=1e-4)
 
 
-def test_a_loss_that_is_not_finite_is_refused_and_nothing_is_kept(tmp_path: Path, stack: ModelStack) -> None:
-    with pytest.raises(UserError, match=r"loss is not finite at step 2; lower recipe\.learning_rate"):
-        train(tmp_path, stack, recipe(learning_rate=1e30, epochs=3))
+def count_steps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    seen: list[float] = []
+    original = LabelledPositionsTrainer.compute_loss
 
+    def counting(self: Any, *given: Any, **named: Any) -> Any:
+        loss = original(self, *given, **named)
+        seen.append(loss.item())
+        return loss
+
+    monkeypatch.setattr(LabelledPositionsTrainer, "compute_loss", counting)
+    return seen
+
+
+@pytest.mark.parametrize("batching", ["random", "packed"])
+def test_a_loss_that_is_not_finite_ends_training_at_once_and_nothing_is_kept(
+    tmp_path: Path, stack: ModelStack, monkeypatch: pytest.MonkeyPatch, batching: str
+) -> None:
+    if batching == "random":
+        monkeypatch.setattr(peft_trainer, "has_plain_attention", lambda *_: False)  # rows are padded, as on a GPU
+    steps = count_steps(monkeypatch)
+
+    with pytest.raises(UserError, match=r"^the training loss is not finite at step 2; lower recipe\.learning_rate$"):
+        train(tmp_path, stack, recipe(learning_rate=1e30, epochs=30, checkpoints=[1], batching=batching))
+
+    assert len(steps) == 2
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
+
+
+@pytest.mark.parametrize("broken", ["loss", "gradient"])
+def test_a_first_step_that_is_not_finite_does_not_blame_the_learning_rate(
+    tmp_path: Path, stack: ModelStack, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    steps = count_steps(monkeypatch)
+    own = sft.own_logits
+
+    def breaking(*given: Any) -> torch.Tensor:
+        logits = own(*given)
+        if broken == "loss":
+            return logits * float("nan")
+        logits.register_hook(lambda gradient: gradient * float("inf"))
+        return logits
+
+    monkeypatch.setattr(sft, "own_logits", breaking)
+
+    with pytest.raises(UserError, match=f"^the training {broken} is not finite at step 1, .* dtype to float32, or "):
+        train(tmp_path, stack, recipe(epochs=30))
+
+    assert len(steps) == 1
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
 
 

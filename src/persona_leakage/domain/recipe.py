@@ -2,19 +2,31 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
+from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, field_validator, model_validator
 
 from persona_leakage.domain.frozen import Frozen
 
+ALL_LINEAR = "all-linear"
+
 
 class Lora(Frozen):
-    """Low-rank adaptation (Hu et al. 2021); `rslora` scales by alpha/sqrt(rank) (Kalajdzievski 2023)."""
+    """Low-rank adaptation (Hu et al. 2021); `rslora` scales by alpha/sqrt(rank) (Kalajdzievski 2023).
+
+    Attributes:
+        target_modules: names of the linear layers that are adapted, which differ between kinds of models; or `all-linear`,
+            every linear layer of the blocks.
+    """
 
     rank: PositiveInt
     alpha: PositiveInt
     rslora: bool
     dropout: float = Field(ge=0, lt=1)
     target_modules: tuple[str, ...] = Field(min_length=1)
+
+    @field_validator("target_modules", mode="before")
+    @classmethod
+    def _all(cls, given: Any) -> Any:
+        return (ALL_LINEAR,) if given == ALL_LINEAR else given
 
 
 class MarkerPositions(Frozen):

@@ -17,7 +17,7 @@ from persona_leakage.engines.conversion import convert
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 def pick_device(device: str) -> str:
@@ -70,16 +70,35 @@ def load_tokenizer(base: BaseModel, cache: Path) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
-# whose attention is a causal softmax over the whole row and nothing else; others have windows, sinks, caps, or states
-_PLAIN_ATTENTION = frozenset({"llama", "olmo2", "phi3", "qwen2", "qwen3"})
+# whose attention is a causal softmax over the row or a window of it; others have sinks, caps, chunks, or states
+PLAIN_ATTENTION = frozenset(
+    (
+        *("cohere", "gemma3", "gemma3_text", "gpt_neox", "granite", "llama"),
+        *("mistral", "olmo2", "phi3", "qwen2", "qwen3", "qwen3_moe"),
+    )
+)
+
+
+def model_type(base: BaseModel, cache: Path) -> str:
+    """Read what transformers calls the architecture, such as `qwen2`."""
+    return str(_config(base, cache).model_type)
 
 
 def has_plain_attention(base: BaseModel, cache: Path) -> bool:
-    """Tell whether attention functions of ours compute what the model's own does; they know neither windows nor sinks."""
-    from transformers import AutoConfig
+    """Tell whether attention functions of ours compute what the model's own does; they know windows, neither sinks nor caps."""
+    return model_type(base, cache) in PLAIN_ATTENTION
 
-    config = AutoConfig.from_pretrained(weights_folder(base, cache), **_revision(base))
-    return config.model_type in _PLAIN_ATTENTION and getattr(config, "sliding_window", None) is None
+
+def _config(base: BaseModel, cache: Path) -> "PretrainedConfig":
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(weights_folder(base, cache), **_revision(base))
+    except ValueError as error:
+        raise UserError(f"{base.name} is of a kind that this transformers does not know; name another model") from error
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UserError(f"{base.name} ({config.model_type}) is no causal language model; name another one")
+    return config
 
 
 _kept: dict[str, "PreTrainedModel"] = {}  # the base model that this process has read last
@@ -88,27 +107,40 @@ _kept: dict[str, "PreTrainedModel"] = {}  # the base model that this process has
 def load_base(base: BaseModel, cache: Path, device: str, attention: str) -> "PreTrainedModel":
     """Load the base model for inference; its own generation defaults are dropped in favour of the plan's.
 
+    Its attention is the one asked for; in place of `sdpa`, `eager` where a model's own is more than that computes.
     In a process that computes many points it is read from disk once, and every caller gets a copy of its own.
     """
     if not os.environ.get(KEEP_BASE_MODEL):
-        return _read_base(base, cache, device, attention)
-    name = fingerprint(base, device)
-    if name not in _kept:
-        _kept.clear()
-        _kept[name] = _read_base(base, cache, device, attention)
-    model = copy.deepcopy(_kept[name])
-    model.set_attn_implementation(attention)
+        model = _read_base(base, cache, device)
+    else:
+        name = fingerprint(base, device)
+        if name not in _kept:
+            _kept.clear()
+            _kept[name] = _read_base(base, cache, device)
+        model = copy.deepcopy(_kept[name])
+    # torch's own attention leaves caps out, and transformers does not offer it to models with sinks
+    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None
+    model.set_attn_implementation("eager" if attention == "sdpa" and (capped or not model._supports_sdpa) else attention)
     return model
 
 
-def _read_base(base: BaseModel, cache: Path, device: str, attention: str) -> "PreTrainedModel":
+def _read_base(base: BaseModel, cache: Path, device: str) -> "PreTrainedModel":
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # loading takes a moment; our own bars show what takes longer
+    config = _config(base, cache)
+    text = config.get_text_config()
+    for name, value in text.to_dict().items():
+        if "drop" in name and isinstance(value, float):
+            setattr(text, name, 0.0)  # the only dropout is the recipe's
     model = AutoModelForCausalLM.from_pretrained(
-        weights_folder(base, cache), dtype=getattr(torch, base.dtype), attn_implementation=attention, **_revision(base)
+        weights_folder(base, cache),
+        config=config,
+        dtype=getattr(torch, base.dtype),
+        attn_implementation="eager",
+        **_revision(base),
     )
     model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
     return model.to(device).eval()
@@ -130,6 +162,35 @@ def load_merged(stack: ModelStack, cache: Path, device: str, attention: str) -> 
             model = PeftModel.from_pretrained(model, folder).merge_and_unload()
         below = below.extended(adapter)
     return model
+
+
+def own_decoder(model: "PreTrainedModel") -> "torch.nn.Module":
+    """Find what computes a model's last hidden states of text.
+
+    Raises:
+        UserError: there is no such part.
+    """
+    decoder: torch.nn.Module = model.get_decoder()
+    if decoder is model:
+        decoder = getattr(model, "model", model)
+    if decoder is model:
+        raise UserError(f"{type(model).__name__} has no decoder apart from its output layer; use another base model")
+    return decoder
+
+
+def decoder_blocks(model: "PreTrainedModel") -> "torch.nn.ModuleList":
+    """Find the blocks of a model's decoder, whatever it calls them.
+
+    Raises:
+        UserError: there is no list of as many modules as the model has layers.
+    """
+    from torch.nn import ModuleList
+
+    layers = model.config.get_text_config().num_hidden_layers
+    for module in own_decoder(model).children():
+        if isinstance(module, ModuleList) and len(module) == layers:
+            return module
+    raise UserError(f"{type(model).__name__} has no list of {layers} blocks that could be read; use another base model")
 
 
 def chat_ids(tokenizer: "PreTrainedTokenizerBase", messages: list) -> list[int]:  # type: ignore[type-arg]

@@ -8,8 +8,9 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.sampling import Sampling
-from persona_leakage.engines.base_model import left_padded
+from persona_leakage.engines.base_model import PLAIN_ATTENTION, left_padded
 from persona_leakage.engines.nucleus import sample_nucleus
 
 if TYPE_CHECKING:
@@ -71,8 +72,7 @@ def sample_batch(
     unique: dict[tuple[int, ...], int] = {}
     owner = torch.tensor([unique.setdefault(tuple(row), len(unique)) for row in rows], device=device)
     draws, stop = torch.tensor(uniforms, device=device), torch.tensor(sorted(ends), device=device)
-    cache = DynamicCache(config=model.config)
-    cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache = _roomy_cache(model)
     going = torch.arange(len(rows), device=device)  # rows that the step computes; some of them may have ended
     ended = torch.zeros(len(rows), dtype=torch.bool, device=device)
     completions: list[list[int]] = [[] for _ in rows]
@@ -97,6 +97,49 @@ def sample_batch(
             mask, place = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1), place + 1
             logits = _next_logits(model, cache, tokens[:, None], mask, place)
     return completions
+
+
+def require_own_answers(model: "PreTrainedModel", rows: Sequence[list[int]], pad: int) -> None:
+    """Refuse a model that answers otherwise when prompts are padded on the left or its cache is gone on from.
+
+    Models with states in place of keys and values do, and some that count positions. What the tests cover is not tried again.
+
+    Args:
+        model: on the device that computes.
+        rows: token ids of prompts; the shortest and the longest are tried.
+        pad: token that prompts are padded with.
+
+    Raises:
+        UserError: its logits are others than for each row alone.
+    """
+    if not rows or model.config.model_type in PLAIN_ATTENTION:
+        return
+    pair, device = [min(rows, key=len), max(rows, key=len)], model.device
+    with torch.inference_mode():
+        try:
+            ids, mask = (tensor.to(device) for tensor in left_padded(pair, pad))
+            place, cache = (mask.cumsum(-1) - 1).clamp(min=0), _roomy_cache(model)
+            following = _next_logits(model, cache, ids, mask, place).argmax(-1, keepdim=True)
+            cache.batch_select_indices(torch.arange(2, device=device))
+            mask, place = torch.cat([mask, mask.new_ones(2, 1)], dim=1), place[:, -1:] + 1
+            found = _next_logits(model, cache, following, mask, place)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UserError(_OTHERWISE.format(type(model).__name__, model.config.model_type)) from error
+        alone = [torch.tensor([row], device=device) for row in pair]
+        whole = [torch.cat([row, token[None]], dim=1) for row, token in zip(alone, following, strict=True)]
+        own = torch.cat([model(input_ids=row, use_cache=False).logits[:, -1].float() for row in whole])
+    apart = (found - own).norm(dim=-1) / (own - own.mean(-1, keepdim=True)).norm(dim=-1)
+    if not (apart < (1e-3 if model.dtype == torch.float32 else 0.2)).all():  # half precision alone makes some hundredths
+        raise UserError(_OTHERWISE.format(type(model).__name__, model.config.model_type))
+
+
+_OTHERWISE = "{} ({}) answers otherwise when prompts are padded or its cache is gone on from; use another base model"
+
+
+def _roomy_cache(model: "PreTrainedModel") -> DynamicCache:
+    cache = DynamicCache(config=model.config)
+    cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
 
 
 def _next_logits(

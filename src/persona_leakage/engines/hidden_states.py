@@ -12,7 +12,15 @@ import numpy as np
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.models import ModelStack
 from persona_leakage.domain.rows import Message
-from persona_leakage.engines.base_model import chat_ids, left_padded, load_merged, load_tokenizer, pick_device
+from persona_leakage.engines.base_model import (
+    chat_ids,
+    decoder_blocks,
+    left_padded,
+    load_merged,
+    load_tokenizer,
+    own_decoder,
+    pick_device,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,19 +45,24 @@ class HiddenStateExtractor:
         """
         import torch
 
+        from persona_leakage.engines.decoding import require_own_answers
+
         device = pick_device(self.device)
         tokenizer = load_tokenizer(stack.base, self.cache)
         model = load_merged(stack, self.cache, device, "sdpa")
-        blocks: Any = model.model.layers
+        blocks, decoder = decoder_blocks(model), own_decoder(model)
         if unknown := [layer for layer in layers if layer >= len(blocks)]:
             raise UserError(f"geometry.layers names {unknown}; {stack.base.name} has the blocks 0 to {len(blocks) - 1}")
         ids = [chat_ids(tokenizer, chat) for chat in chats]
+        require_own_answers(model, ids, tokenizer.pad_token_id)
         order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
-        states = {layer: np.empty((len(ids), model.config.hidden_size), dtype=np.float32) for layer in layers}
+        states = {layer: np.empty((len(ids), model.config.get_text_config().hidden_size), dtype=np.float32) for layer in layers}
         seen: dict[int, torch.Tensor] = {}
 
         def keep_last(_module: Any, _inputs: Any, output: Any, *, layer: int) -> None:
             hidden = output[0] if isinstance(output, tuple) else output
+            if hidden.ndim != 3:
+                raise UserError(f"the blocks of {type(model).__name__} give more than one vector a token; leave geometry out")
             seen[layer] = hidden[:, -1].float().cpu()  # left padding: the last position is the last token
 
         with ExitStack() as hooks, torch.inference_mode():
@@ -60,7 +73,7 @@ class HiddenStateExtractor:
                 tokens, mask = left_padded([ids[index] for index in batch], tokenizer.pad_token_id)  # type: ignore[arg-type]
                 tokens, mask = tokens.to(device), mask.to(device)
                 positions = (mask.cumsum(-1) - 1).clamp(min=0)
-                model.model(input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False)
+                decoder(input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False)
                 for layer in layers:
                     states[layer][batch] = seen[layer].numpy()
         return states

@@ -6,20 +6,28 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import fingerprint
 from persona_leakage.domain.models import ModelStack, checkpoint_name
 from persona_leakage.domain.protocols import TrainedAdapter
 from persona_leakage.domain.recipe import Recipe
 from persona_leakage.domain.rows import TrainRow
 from persona_leakage.engines.adapter_folder import read_adapter, read_provenance, saving
-from persona_leakage.engines.base_model import has_plain_attention, load_merged, load_tokenizer, pick_device
+from persona_leakage.engines.base_model import (
+    decoder_blocks,
+    has_plain_attention,
+    load_merged,
+    load_tokenizer,
+    model_type,
+    pick_device,
+)
 from persona_leakage.engines.labels import label_tokens
 
 if TYPE_CHECKING:
@@ -87,9 +95,15 @@ class PeftTrainer:
         autocast = stack.base.dtype == "bfloat16" and device != "cpu"  # a CPU multiplies the adapter's float32 as fast
         tokenizer = load_tokenizer(stack.base, self.cache)
         examples = [label_tokens(tokenizer, row, recipe.loss, recipe.max_length) for row in rows]
+        plain = has_plain_attention(stack.base, self.cache)
+        if recipe.batching == "packed" and not plain:
+            raise UserError(
+                f"recipe.batching is packed, and packed rows do not know the attention of {stack.base.name} "
+                f"({model_type(stack.base, self.cache)}); set it to random or length_grouped"
+            )
         # a CPU has no use for padding; where rows are padded, eager attention's backward pass is faster there than SDPA's
         on_cpu = device == "cpu"
-        laid_out = recipe.batching == "packed" or (on_cpu and has_plain_attention(stack.base, self.cache))
+        laid_out = recipe.batching == "packed" or (on_cpu and plain)
         attention = packed_attention.NAME if laid_out else "eager" if on_cpu else "sdpa"
         base = load_merged(stack, self.cache, device, attention)
         set_seed(seed)  # the adapter's initial weights
@@ -105,6 +119,7 @@ class PeftTrainer:
         keep = sft.KeepCheckpoints(folder, recipe.checkpoints, identity, provenance, examples, device)
         with (
             tempfile.TemporaryDirectory() as scratch,
+            closing(sft.ProgressCallback()) as progress,
             _compiled(base) if self.compile_layers else nullcontext(),
             # autocast gives the adapter its inputs in bfloat16; PEFT would copy each to float32 first
             disable_input_dtype_casting(model, active=autocast),
@@ -115,7 +130,7 @@ class PeftTrainer:
                 train_dataset=Dataset.from_list([dict(example) for example in examples]),
                 processing_class=tokenizer,
                 data_collator=sft.pack if laid_out else functools.partial(sft.collate, pad=tokenizer.pad_token_id),
-                callbacks=[sft.ProgressCallback(), keep],
+                callbacks=[progress, sft.StopWhenBroken(), keep],
             )
             trainer.remove_callback(PrinterCallback)  # the bar shows the loss
             trainer.train()
@@ -127,7 +142,7 @@ def _compiled(model: "PreTrainedModel") -> Iterator[None]:
     import torch._dynamo
 
     model.enable_input_require_grads()  # the first layer's input would need no gradient, and a program of its own
-    for layer in model.model.layers:
+    for layer in decoder_blocks(model):
         layer.compile(dynamic=True)  # a batch is as long as its rows
     # LoRA's scaling, taken for variable too, would be multiplied on the CPU, by C++ that takes most of a minute to set up
     with torch._dynamo.config.patch(specialize_float=True):

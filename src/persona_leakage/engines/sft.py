@@ -1,27 +1,34 @@
 """TRL's SFT trainer, set up for rows that are already tokenised and labelled. Imports torch: import it lazily."""
 
+import functools
 import itertools
 import json
 import math
+import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, TrainerCallback, TrainerState
+from transformers.pytorch_utils import Conv1D
+from transformers.utils import ModelOutput
 from trl import SFTConfig, SFTTrainer
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import fingerprint
 from persona_leakage.domain.models import checkpoint_name
-from persona_leakage.domain.recipe import Lora, Recipe
+from persona_leakage.domain.recipe import ALL_LINEAR, Lora, Recipe
 from persona_leakage.engines.adapter_folder import PROVENANCE, saving
+from persona_leakage.engines.base_model import decoder_blocks, own_decoder
 from persona_leakage.engines.labels import IGNORED, Example
 
 _LOGITS = {"cpu": 2**24, "cuda": 2**27}  # that exist at once
@@ -51,11 +58,35 @@ class LabelledPositionsTrainer(SFTTrainer):
         targets = inputs["labels"][:, 1:]
         labelled = targets != IGNORED
         with self.accelerator.autocast():
-            hidden = causal.model(**given, use_cache=False).last_hidden_state[:, :-1][labelled]
+            found = own_decoder(causal)(**given, use_cache=False)
+            hidden = found.last_hidden_state[:, :-1][labelled]
             weights = inputs["weights"][:, 1:][labelled]
-            total = _SummedLoss.apply(hidden, causal.lm_head, targets[labelled], weights)
+            head = functools.partial(own_logits, causal, type(found))
+            vocabulary = causal.config.get_text_config().vocab_size
+            total = _SummedLoss.apply(hidden, head, vocabulary, targets[labelled], weights)
         loss = total / (weights.sum() if num_items_in_batch is None else num_items_in_batch)
         return (loss, {}) if return_outputs else loss
+
+
+def own_logits(model: PreTrainedModel, output: type[ModelOutput], states: torch.Tensor) -> torch.Tensor:
+    """Have a model's own forward pass go on from its last hidden states: some models scale or cap what the output layer gives.
+
+    Args:
+        model: a causal language model.
+        output: what its decoder returns.
+        states: (positions, hidden size).
+
+    Returns:
+        (positions, vocabulary).
+
+    Raises:
+        UserError: it does not make its logits from what its decoder returns.
+    """
+    with patch.object(own_decoder(model), "forward", return_value=output(last_hidden_state=states[None])) as decoder:
+        logits: torch.Tensor = model(inputs_embeds=states[None], use_cache=False).logits[0]
+    if not decoder.called:
+        raise UserError(f"{type(model).__name__} makes its logits in a way that training does not know; use another base model")
+    return logits
 
 
 class _SummedLoss(torch.autograd.Function):
@@ -67,10 +98,15 @@ class _SummedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, head: torch.nn.Linear, targets: torch.Tensor, weights: torch.Tensor
+        ctx: Any,
+        hidden: torch.Tensor,
+        head: Callable[[torch.Tensor], torch.Tensor],
+        vocabulary: int,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
     ) -> torch.Tensor:
         total, gradient = hidden.new_zeros((), dtype=torch.float32), torch.empty_like(hidden)
-        positions = max(1, _LOGITS[hidden.device.type] // head.out_features)
+        positions = max(1, _LOGITS[hidden.device.type] // vocabulary)
         for begin in range(0, len(hidden), positions):
             some = slice(begin, begin + positions)
             states = hidden[some].detach().requires_grad_()
@@ -85,14 +121,16 @@ class _SummedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * upstream, None, None, None
+        return gradient * upstream, None, None, None, None
 
 
 def collate(examples: Sequence[Example], pad: int) -> dict[str, torch.Tensor]:
     """Pad examples on the right to the longest.
 
+    No token of a causal model sees the padding after it, so there is no mask; some GPUs' attention gives NaN with one.
+
     Returns:
-        input_ids, attention_mask, labels and weights, each of shape (examples, longest).
+        input_ids, labels and weights, each of shape (examples, longest).
     """
 
     def padded(rows: Iterable[list[Any]], value: float, dtype: torch.dtype) -> torch.Tensor:
@@ -100,7 +138,6 @@ def collate(examples: Sequence[Example], pad: int) -> dict[str, torch.Tensor]:
 
     return {
         "input_ids": padded([row["input_ids"] for row in examples], pad, torch.long),
-        "attention_mask": padded([[1] * len(row["input_ids"]) for row in examples], 0, torch.long),
         "labels": padded([row["labels"] for row in examples], IGNORED, torch.long),
         "weights": padded([row["weights"] for row in examples], 0.0, torch.float32),
     }
@@ -128,12 +165,15 @@ def pack(examples: Sequence[Example]) -> dict[str, Any]:
 
 
 class ProgressCallback(TrainerCallback):
-    """A bar over the optimiser steps with the latest loss."""
+    """A bar over the optimiser steps with the latest loss, until it is closed."""
+
+    def __init__(self) -> None:
+        """Prepare the bar."""
+        loss = TextColumn("{task.fields[loss]}")
+        self._bar = Progress(TextColumn("training"), BarColumn(), MofNCompleteColumn(), loss, TimeRemainingColumn())
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Show the bar."""
-        loss = TextColumn("{task.fields[loss]}")
-        self._bar = Progress(TextColumn("training"), BarColumn(), MofNCompleteColumn(), loss, TimeRemainingColumn())
         self._task = self._bar.add_task("", total=state.max_steps, loss="")
         self._bar.start()
 
@@ -143,9 +183,25 @@ class ProgressCallback(TrainerCallback):
         if loss is not None:
             self._bar.update(self._task, completed=state.global_step, loss=f"loss {float(loss):.3f}")
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Put the bar away."""
+    def close(self) -> None:
+        """Put the bar away, however training ended: it hides the cursor."""
         self._bar.stop()
+
+
+class StopWhenBroken(TrainerCallback):
+    """Ends training at the first step whose loss or gradient is not finite: no later step could mend it."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Look at the step that was just made."""
+        step = state.global_step
+        for name, key in (("loss", "loss"), ("gradient", "grad_norm")):
+            if not math.isfinite((logs or {}).get(key, 0.0)):
+                if step > 1:
+                    raise UserError(f"the training {name} is not finite at step {step}; lower recipe.learning_rate")
+                raise UserError(
+                    f"the training {name} is not finite at step 1, before any weight has changed; "
+                    "set the base model's dtype to float32, or train on another device"
+                )
 
 
 @dataclass(eq=False)
@@ -183,8 +239,6 @@ class KeepCheckpoints(TrainerCallback):
 
     def _save(self, name: str, state: TrainerState, model: Any) -> None:
         steps = [entry for entry in state.log_history if "loss" in entry]
-        if broken := [entry["step"] for entry in steps if not math.isfinite(entry["loss"])]:
-            raise UserError(f"the training loss is not finite at step {broken[0]}; lower recipe.learning_rate")
         epochs, seconds = round(state.epoch or 0), time.perf_counter() - self._started
         tokens = epochs * sum(len(example["input_ids"]) for example in self.examples)
         log = {
@@ -205,17 +259,51 @@ class KeepCheckpoints(TrainerCallback):
             (self.folder / name / PROVENANCE).write_text(json.dumps(provenance, indent=1))
 
 
+def adapted_layers(base: PreTrainedModel, lora: Lora) -> list[str] | str:
+    """Find the linear layers of a model's blocks that a recipe adapts, as PEFT wants to be told.
+
+    Returns:
+        How their names end; for a model that has more than a decoder, a pattern that keeps the rest as it is.
+
+    Raises:
+        UserError: the blocks have no linear layer of such a name. PEFT would leave it out as long as it finds another.
+    """
+    inside = decoder_blocks(base).named_modules()
+    linear = [name for name, part in inside if isinstance(part, nn.Linear | Conv1D) and not name.endswith("router")]
+    known = sorted({name.rpartition(".")[2] for name in linear})
+    wanted = known if lora.target_modules == (ALL_LINEAR,) else list(lora.target_modules)
+    if unknown := [name for name in wanted if not any(f".{layer}".endswith(f".{name}") for layer in linear)]:
+        raise UserError(
+            f"recipe.lora.target_modules names {', '.join(unknown)}, and the linear layers of a {base.config.model_type} model "
+            f"are {', '.join(known)}; name some of those, or say {ALL_LINEAR}"
+        )
+    if (decoder := own_decoder(base)) is base.base_model:
+        return wanted
+    place = next(name for name, module in base.named_modules() if module is decoder)
+    return rf"{re.escape(place)}\.(.*\.)?({'|'.join(map(re.escape, wanted))})"
+
+
 def fresh_adapter(base: PreTrainedModel, lora: Lora) -> Any:
-    """Put a new adapter on a model."""
+    """Put a new adapter on a model.
+
+    Raises:
+        UserError: the recipe adapts layers that the model does not have.
+    """
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=lora.rank,
         lora_alpha=lora.alpha,
         use_rslora=lora.rslora,
         lora_dropout=lora.dropout,
-        target_modules=list(lora.target_modules),
+        target_modules=adapted_layers(base, lora),
     )
-    model = get_peft_model(base, config)
+    try:
+        model = get_peft_model(base, config)
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"recipe.lora.target_modules cannot be adapted in a {base.config.model_type} model: {reason}"
+        ) from error
     # Steps of lr 5e-6 vanish in bfloat16's rounding, so the adapter itself is trained in float32.
     for parameter in model.parameters():
         if parameter.requires_grad:

@@ -60,11 +60,12 @@ class TransformersGenerator:
                 return completion_rows(prompts, samples, journal.entries)
 
             from persona_leakage.engines import grouped_attention
-            from persona_leakage.engines.decoding import sample_batch
+            from persona_leakage.engines.decoding import require_own_answers, sample_batch
             from persona_leakage.engines.nucleus import row_uniforms
 
             attention = grouped_attention.NAME if has_plain_attention(stack.base, self.cache) else "sdpa"
             model = load_merged(stack, self.cache, pick_device(self.device), attention)
+            require_own_answers(model, ids, tokenizer.pad_token_id)
             given = model.generation_config.eos_token_id
             ends = set(given if isinstance(given, list) else [given])
             with sampling_progress(sum(map(len, missing))) as advance:
