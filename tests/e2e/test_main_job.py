@@ -71,6 +71,7 @@ def test_every_layer_holds_its_artifacts(planted: Project) -> None:
         "adapter_model.safetensors",
         "adapter_config.json",
         "provenance.json",
+        "README.md",
     }
     assert len(planted.latest(f"07_model_output/{point}/completions.jsonl").read_text().splitlines()) == 42
     assert planted.latest(f"07_model_output/{point}/centroids.safetensors").stat().st_size > 7 * 32 * 4

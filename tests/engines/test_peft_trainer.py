@@ -3,6 +3,7 @@ import functools
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from peft import LoraConfig, get_peft_model
+from huggingface_hub import constants
+from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 from peft.peft_model import PeftModel
 from safetensors.torch import load_file
 
@@ -378,6 +380,7 @@ def test_the_folder_says_what_the_adapter_was_trained_from(stack: ModelStack, tr
     provenance = json.loads((folder / "provenance.json").read_text())
 
     assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
         "provenance.json",
@@ -388,6 +391,64 @@ def test_the_folder_says_what_the_adapter_was_trained_from(stack: ModelStack, tr
     assert BaseModel.model_validate(provenance["base_model"]) == stack.base
     assert provenance["seed"] == 42
     assert provenance["log"] == trained.log
+
+
+# elsewhere
+
+
+def run_guide(folder: Path) -> Any:
+    """Do what the README in an adapter's folder says, and return the model."""
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code.replace("this folder", str(folder)), names)
+    return names["model"].eval()
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        found: torch.Tensor = model(torch.arange(20)[None]).logits
+    return found
+
+
+@pytest.mark.parametrize("adapters", [0, 1])
+def test_another_program_loads_the_adapter_as_its_readme_says(
+    tmp_path: Path, stack: ModelStack, monkeypatch: pytest.MonkeyPatch, adapters: int
+) -> None:
+    monkeypatch.chdir(Path(stack.base.name).parent)  # the paths are relative when training
+    below = ModelStack(base=stack.base.model_copy(update={"name": Path(stack.base.name).name}))
+    for number in range(adapters):
+        below = below.extended(train(Path(f"{tmp_path}/cache"), below, recipe(epochs=6), seed=number).adapter)
+    top = train(tmp_path / "cache", below, recipe(epochs=6)).adapter
+    expected = logits(load_merged(below.extended(top), tmp_path, "cpu", "eager"))
+    bare = logits(load_merged(below, tmp_path, "cpu", "eager"))
+    moved = shutil.copytree(top.path, tmp_path / "given away")
+
+    (where,) = re.findall(r"Run what follows in (.*), where", (moved / "README.md").read_text()) or [tmp_path]
+    monkeypatch.chdir(where)
+    torch.testing.assert_close(logits(run_guide(moved)), expected, rtol=0, atol=1e-4)
+
+    assert (expected - bare).abs().max() > 0.01
+    if adapters:  # the base model alone would be the wrong one
+        with pytest.raises(OSError, match=r"with 1 adapters merged: see README\.md"):
+            AutoPeftModelForCausalLM.from_pretrained(moved)
+
+
+def test_an_adapter_of_a_hub_model_names_repository_and_revision(
+    tmp_path: Path, stack: ModelStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    shutil.copytree(stack.base.name, tmp_path / "hub" / "models--someone--tiny" / "snapshots" / commit)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    base = BaseModel(source="hub", name="someone/tiny", revision=commit, dtype="float32")
+
+    adapter = train(tmp_path, ModelStack(base=base), recipe(epochs=6)).adapter
+
+    config = json.loads((Path(adapter.path) / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("someone/tiny", commit)
+    expected = logits(load_merged(ModelStack(base=base).extended(adapter), tmp_path, "cpu", "eager"))
+    monkeypatch.chdir(tmp_path)
+    torch.testing.assert_close(logits(run_guide(Path(adapter.path))), expected, rtol=0, atol=1e-4)
 
 
 # seeds and what is kept

@@ -70,7 +70,7 @@ class Adapter(Frozen):
     """LoRA weights on disk.
 
     Attributes:
-        path: folder with `adapter_model.safetensors`, `adapter_config.json` and `provenance.json`.
+        path: folder with `adapter_model.safetensors`, `adapter_config.json`, `provenance.json` and a README.
         fingerprint: identifies what the adapter was trained from: stack below, recipe, seed and rows.
     """
 

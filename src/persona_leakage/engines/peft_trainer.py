@@ -116,7 +116,7 @@ class PeftTrainer:
             "rows": fingerprint(list(rows)),
             "versions": {package: importlib.metadata.version(package) for package in _PACKAGES},
         }
-        keep = sft.KeepCheckpoints(folder, recipe.checkpoints, identity, provenance, examples, device)
+        keep = sft.KeepCheckpoints(folder, stack, recipe.checkpoints, identity, provenance, examples, device)
         with (
             tempfile.TemporaryDirectory() as scratch,
             closing(sft.ProgressCallback()) as progress,

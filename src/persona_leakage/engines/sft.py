@@ -25,9 +25,9 @@ from trl import SFTConfig, SFTTrainer
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import fingerprint
-from persona_leakage.domain.models import checkpoint_name
+from persona_leakage.domain.models import ModelStack, checkpoint_name
 from persona_leakage.domain.recipe import ALL_LINEAR, Lora, Recipe
-from persona_leakage.engines.adapter_folder import PROVENANCE, saving
+from persona_leakage.engines.adapter_folder import PROVENANCE, README, portable_base, reading_guide, saving
 from persona_leakage.engines.base_model import decoder_blocks, own_decoder
 from persona_leakage.engines.labels import IGNORED, Example
 
@@ -210,6 +210,7 @@ class KeepCheckpoints(TrainerCallback):
 
     Attributes:
         folder: gets a folder for every checkpoint.
+        below: what the adapter is trained on.
         epochs: the chosen ones.
         identity: of the training; with a checkpoint's name it makes the adapter's fingerprint.
         provenance: what is the same for every checkpoint.
@@ -218,6 +219,7 @@ class KeepCheckpoints(TrainerCallback):
     """
 
     folder: Path
+    below: ModelStack
     epochs: Sequence[int]
     identity: str
     provenance: dict[str, Any]
@@ -254,8 +256,10 @@ class KeepCheckpoints(TrainerCallback):
         }
         provenance = {"fingerprint": fingerprint(self.identity, name), **self.provenance, "log": log}
         with saving(self.folder / name):
-            model.save_pretrained(self.folder / name)
-            (self.folder / name / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+            config = model.peft_config["default"]
+            config.base_model_name_or_path, config.revision = portable_base(self.below)
+            model.save_pretrained(self.folder / name, save_embedding_layers=False)  # nor ask a hub whether to
+            (self.folder / name / README).write_text(reading_guide(self.below))  # in place of PEFT's empty model card
             (self.folder / name / PROVENANCE).write_text(json.dumps(provenance, indent=1))
 
 
