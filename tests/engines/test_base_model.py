@@ -120,6 +120,26 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
         load_base(base.model_copy(update={"made_by": "make model"}), CACHE, "cpu", "eager")
 
 
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ({"model_type": "t5"}, r"\(t5\) is no causal language model"),
+        ({"model_type": "siglip"}, r"\(siglip\) is no causal language model"),
+        ({"model_type": "of next year"}, "is of a kind that this transformers does not know"),
+        ({"quantization_config": {"quant_method": "mxfp4"}}, "has quantised weights, into which no adapter can be merged"),
+    ],
+)
+def test_a_model_that_is_no_causal_language_model_of_plain_weights_is_refused_by_name(
+    tmp_path: Path, tiny_base: BaseModel, written: dict[str, object], said: str
+) -> None:
+    config = json.loads((Path(tiny_base.name) / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | written))
+    base = BaseModel(source="folder", name=str(tmp_path), revision="1", dtype="float32")
+
+    with pytest.raises(UserError, match=f"^{tmp_path} {said}"):
+        load_base(base, CACHE, "cpu", "eager")
+
+
 def test_a_missing_package_names_the_command_that_installs_it(tmp_path: Path) -> None:
     base = BaseModel(source="package", name="no-such-model", revision="3.1")
 

@@ -166,6 +166,7 @@ def test_with_equal_weights_the_loss_is_that_of_the_parent_class(lora_model: Any
     trainer, batch = loss_of(lora_model, tokenizer, loss)
     parent, _ = loss_of(lora_model, tokenizer, loss, SFTTrainer)
     unweighted = {name: value for name, value in batch.items() if name != "weights"}
+    unweighted["attention_mask"] = (batch["input_ids"] != tokenizer.pad_token_id).long()
     mean = trainer.compute_loss(lora_model, batch)
     of_a_step = trainer.compute_loss(lora_model, batch, num_items_in_batch=torch.tensor(200))
 
@@ -311,25 +312,6 @@ def test_what_a_killed_run_left_behind_does_not_mix_with_the_next(tmp_path: Path
     assert sorted(path.name for path in folder.iterdir()) == ["epoch_01", "final"]
     assert not (folder / "epoch_01" / "stray").exists()
     assert not partial.exists()
-
-
-def test_a_loss_that_is_not_finite_is_found_at_the_first_checkpoint(
-    tmp_path: Path, stack: ModelStack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    passes = []
-    original = LabelledPositionsTrainer.compute_loss
-
-    def spying(*given: Any, **named: Any) -> Any:
-        passes.append(1)
-        return original(*given, **named)
-
-    monkeypatch.setattr(LabelledPositionsTrainer, "compute_loss", spying)
-
-    with pytest.raises(UserError, match=r"loss is not finite at step 2; lower recipe\.learning_rate"):
-        train(tmp_path, stack, recipe(learning_rate=1e30, epochs=3, checkpoints=(2,)))
-
-    assert len(passes) == 2 * 2
-    assert kept_files(tmp_path) == []
 
 
 def test_an_adapter_can_be_put_on_a_checkpoint(cache: Path, stack: ModelStack, checkpoints: Trained) -> None:

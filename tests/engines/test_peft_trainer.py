@@ -17,6 +17,8 @@ from huggingface_hub import constants
 from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 from peft.peft_model import PeftModel
 from safetensors.torch import load_file
+from transformers import Qwen2ForCausalLM
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.models import BaseModel, ModelStack
@@ -339,6 +341,55 @@ def test_a_first_step_that_is_not_finite_does_not_blame_the_learning_rate(
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
 
 
+def test_a_model_whose_logits_are_not_made_of_its_decoders_states_is_refused_and_nothing_is_kept(
+    tmp_path: Path, stack: ModelStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Elsewhere(Qwen2ForCausalLM):  # type: ignore[misc]
+        def forward(self, input_ids: Any = None, inputs_embeds: Any = None, **_: Any) -> CausalLMOutputWithPast:
+            embedded = self.model.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+            return CausalLMOutputWithPast(logits=self.lm_head(embedded))
+
+    def load(*given: Any) -> Any:
+        model = load_merged(*given)
+        model.__class__ = Elsewhere
+        return model
+
+    monkeypatch.setattr(peft_trainer, "load_merged", load)
+
+    with pytest.raises(UserError, match=r"^Elsewhere makes its logits in a way that training does not know; "):
+        train(tmp_path, stack, recipe())
+
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (
+            ["q_proj", "query_key_value"],
+            "names query_key_value, and the linear layers of a qwen2 model are down_proj, ",
+        ),
+        (["self_attn"], "names self_attn, "),
+        (["lm_head"], "names lm_head, "),
+        (["all-linear", "q_proj"], "names all-linear, "),
+    ],
+)
+def test_layers_that_a_model_does_not_have_are_refused_with_those_that_it_has(
+    tmp_path: Path, stack: ModelStack, names: list[str], said: str
+) -> None:
+    with pytest.raises(UserError, match=rf"^recipe\.lora\.target_modules {said}.*; name some of those, or say all-linear$"):
+        train(tmp_path, stack, recipe(lora={"target_modules": names}))
+
+
+@pytest.mark.parametrize(
+    ("names", "adapted"), [("all-linear", set(MODULES)), (["mlp.up_proj", "q_proj"], {"up_proj", "q_proj"})]
+)
+def test_layers_are_named_by_how_they_end_or_all_of_them(cache: Path, stack: ModelStack, names: Any, adapted: set[str]) -> None:
+    found = tensors(train(cache, stack, recipe(lora={"target_modules": names})))
+
+    assert {name.split(".")[-3] for name in found} == adapted
+
+
 # the record
 
 
@@ -429,7 +480,7 @@ def test_another_program_loads_the_adapter_as_its_readme_says(
 
     assert (expected - bare).abs().max() > 0.01
     if adapters:  # the base model alone would be the wrong one
-        with pytest.raises(OSError, match=r"with 1 adapters merged: see README\.md"):
+        with pytest.raises(OSError, match=r"with other adapters merged: see README\.md"):
             AutoPeftModelForCausalLM.from_pretrained(moved)
 
 

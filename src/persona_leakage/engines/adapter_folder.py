@@ -84,7 +84,7 @@ def portable_base(below: ModelStack) -> tuple[str, str | None]:
     """
     base = below.base
     if below.adapters:
-        return f"{base.name} with {len(below.adapters)} adapters merged: see {README} beside this file", None
+        return f"{base.name} with other adapters merged: see {README} beside this file", None
     if base.source == "package":
         return f"the Python package {base.name} {base.revision}: see {README} beside this file", None
     return (base.name, base.revision) if base.source == "hub" else (str(Path(base.name).resolve()), None)

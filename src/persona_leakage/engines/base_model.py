@@ -98,6 +98,8 @@ def _config(base: BaseModel, cache: Path) -> "PretrainedConfig":
         raise UserError(f"{base.name} is of a kind that this transformers does not know; name another model") from error
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UserError(f"{base.name} ({config.model_type}) is no causal language model; name another one")
+    if getattr(config, "quantization_config", None):
+        raise UserError(f"{base.name} has quantised weights, into which no adapter can be merged; name a copy in bfloat16")
     return config
 
 
