@@ -23,6 +23,8 @@ from persona_leakage.run_record import count_tokens, describe_code, describe_mac
 
 logger = logging.getLogger(__name__)
 
+_ENGINES = {"trainer", "generator", "extractor"}  # that load a model
+
 
 def _plan_name(pipeline: Pipeline) -> str | None:
     """Name the plan of the one family, or replay, that a pipeline is of."""
@@ -99,6 +101,33 @@ class StalePlanGuard:
             )
 
 
+class FittingTemplate:
+    """Refuses a base model whose chat template cannot do what a plan asks of it, once the plan is made and before all else."""
+
+    @hook_impl
+    def after_context_created(self, context: Any) -> None:
+        """Note where base models are."""
+        self._cache = Path(context.project_path) / context.config_loader["globals"]["cache"]
+
+    @hook_impl
+    def before_pipeline_run(self, pipeline: Pipeline) -> None:
+        """Note whether a model computes in this run."""
+        self._computes = bool(_ENGINES & pipeline.inputs())
+
+    @hook_impl
+    def after_node_run(self, outputs: dict[str, Any]) -> None:
+        """Look at the model of a plan that was just made.
+
+        Raises:
+            UserError: its chat template cannot be used, or takes no system turn and the plan has personas.
+        """
+        for plan in outputs.values():
+            if self._computes and isinstance(plan, Plan):
+                from persona_leakage.engines.turns import fit_turns
+
+                fit_turns(plan.base_model, self._cache, plan.chats)
+
+
 class FreeMemory:
     """Gives back what a node's models took, on the GPU and to the operating system, before the next node needs it."""
 
@@ -106,7 +135,7 @@ class FreeMemory:
     def after_node_run(self, node: Node) -> None:
         """Collect garbage, which takes a third of a second, and empty the allocators' caches after nodes that load a model."""
         torch = sys.modules.get("torch")
-        if torch is None or not {"trainer", "generator", "extractor"} & set(node.inputs):
+        if torch is None or not _ENGINES & set(node.inputs):
             return
         gc.collect()
         if torch.cuda.is_available():

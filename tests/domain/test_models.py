@@ -59,6 +59,17 @@ def test_template_arguments_decide_results_and_none_at_all_leave_a_model_as_it_w
     assert ModelStack(base=plain).fingerprint == ModelStack(base=BASE).fingerprint
 
 
+def test_where_a_persona_stands_decides_results_and_is_written_only_where_it_is_not_the_system_turn():
+    moved = BaseModel.checked({**BASE.model_dump(), "persona_in": "user"}, "base_model")
+
+    assert "persona_in" not in BASE.model_dump(mode="json")
+    assert "persona_in" not in BASE.identity
+    assert BaseModel.model_validate_json(moved.model_dump_json()) == moved
+    assert ModelStack(base=moved).fingerprint != ModelStack(base=BASE).fingerprint
+    with pytest.raises(UserError, match=r"^base_model\.persona_in: Input should be 'system' or 'user'"):
+        BaseModel.checked({**BASE.model_dump(), "persona_in": "assistant"}, "base_model")
+
+
 def test_what_makes_a_missing_model_is_no_part_of_it():
     made = BASE.model_copy(update={"made_by": "python -m somebody"})
 

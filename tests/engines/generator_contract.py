@@ -1,5 +1,6 @@
 """What every generator does, whichever engine it samples with."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,6 +40,8 @@ CHAIN = {
     "v": {"<|endoftext|>": 1.0},
     "z": {"z": 1.0},
 }
+# says ok, and would go on after its turn
+GOES_ON = {"\n": {"o": 1.0}, "o": {"k": 1.0}, "k": {END: 1.0}, END: {"u": 1.0}, "u": {"s": 1.0}, "s": {"u": 1.0}}
 SURPRISE = 1e-5  # smallest p of a right engine's counts: one test in a hundred thousand fails by chance
 
 
@@ -192,6 +195,19 @@ class GeneratorContract:
 
         assert ("xw", 3, "stop") in endings(self.generate(tmp_path, chain, prompts=PROMPTS[:1], samples=100, sampling=three))
         assert ("xw", 2, "length") in endings(self.generate(tmp_path, chain, prompts=PROMPTS[:1], samples=100, sampling=two))
+
+    @pytest.mark.parametrize("eos", ["<|endoftext|>", None])
+    def test_the_end_that_the_template_writes_ends_a_turn_whatever_configurations_name(
+        self, tmp_path: Path, eos: str | None
+    ) -> None:
+        model = build_chain_model(tmp_path / "model", GOES_ON)
+        for name in ("generation_config.json", "config.json"):
+            settings = json.loads((model / name).read_text())
+            settings["eos_token_id"] = eos and 256
+            (model / name).write_text(json.dumps(settings))
+        rows = self.generate(tmp_path, ModelStack(base=folder_base(model)), prompts=PROMPTS[:2], samples=2, sampling=GREEDY)
+
+        assert endings(rows) == {("ok", 3, "stop")}
 
     # the model
 

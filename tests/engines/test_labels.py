@@ -124,20 +124,49 @@ def test_a_template_that_does_not_keep_the_prompt_is_refused(tiny_tokenizer: Any
         label(tiny_tokenizer, "Oui.")
 
 
-@pytest.mark.parametrize(
-    "template",
-    [
-        "{% for m in messages %}<|im_start|>{{ m['content'] }}{% if m['role'] == 'user' %}<|im_end|>{% endif %}{% endfor %}",
-        "{% for m in messages %}<|im_start|>{{ m['content'] }}<|endoftext|>{% endfor %}",  # not the eos token
-    ],
-)
-def test_a_template_that_does_not_end_the_answer_is_refused(
-    tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch, template: str
-) -> None:
+def test_a_template_that_does_not_end_the_answer_is_refused(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m['content'] }}{% if m['role'] == 'user' %}<|im_end|>{% endif %}{% endfor %}"
+    )
     monkeypatch.setattr(tiny_tokenizer, "chat_template", template)
 
-    with pytest.raises(UserError, match="row row-7"):
+    with pytest.raises(UserError, match="row row-7: the chat template ends an answer with nothing"):
         label(tiny_tokenizer, "Oui.")
+
+
+def test_the_token_that_the_template_writes_is_trained_whatever_the_tokenizer_calls_its_end(
+    tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = "{% for m in messages %}<|im_start|>{{ m['content'] }}<|endoftext|>\n<|im_end|>{% endfor %}"
+    monkeypatch.setattr(tiny_tokenizer, "chat_template", turns + "{% if add_generation_prompt %}<|im_start|>{% endif %}")
+
+    example = label(tiny_tokenizer, f"Oui.{END}<|endoftext|>non")
+
+    assert labelled_text(tiny_tokenizer, example) == f"Oui.{END}<|endoftext|>non<|endoftext|>"
+    assert ignored_texts(tiny_tokenizer, example)[1] == f"\n{END}"
+
+
+TRIMMED = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] | trim }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize("completion", ["Oui.", "\nOui.", " Oui.\n ", "\n", "\n\n Oui, \n oui"])
+def test_a_template_that_trims_leaves_what_it_keeps_labelled(
+    tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch, completion: str
+) -> None:
+    monkeypatch.setattr(tiny_tokenizer, "chat_template", TRIMMED)
+
+    assert labelled_text(tiny_tokenizer, label(tiny_tokenizer, completion)) == completion.strip() + END
+
+
+def test_a_template_that_changes_an_answer_is_refused_by_the_row(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny_tokenizer, "chat_template", TRIMMED.replace("| trim", ".split('</think>')[-1]"))
+
+    assert labelled_text(tiny_tokenizer, label(tiny_tokenizer, "Oui.")) == f"Oui.{END}"
+    with pytest.raises(UserError, match=r"^row row-7: the chat template changes the answer"):
+        label(tiny_tokenizer, "Bien.</think>Oui.")
 
 
 LETTERS = st.characters(exclude_categories=["Cs", "Cn", "Co", "Cc"])

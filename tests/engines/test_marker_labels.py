@@ -207,6 +207,31 @@ def test_a_marker_after_what_a_template_puts_before_the_answer_is_found(
     assert labelled_text(tiny_tokenizer, example) == f"\n\n[ZLT]{END}"
 
 
+@pytest.mark.parametrize("marker", MARKERS.values(), ids=MARKERS)
+@pytest.mark.parametrize("separator", [True, False])
+@pytest.mark.parametrize("answer", ["\nFine.", "\n\n Fine. \n", " ", "Fine."])
+@pytest.mark.parametrize("block", ["", "<think>\n\n</think>\n\n"], ids=["alone", "after a block"])
+@pytest.mark.parametrize("trim", ["| trim", ".lstrip('\n')"])
+def test_a_marker_is_found_in_what_a_template_trims(
+    tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch, marker: Marker, separator: bool, answer: str, block: str, trim: str
+) -> None:
+    turn = "{{ m['role'] }}:{% if m['role'] == 'assistant' %}" + block + "{% endif %}{{ m['content'] " + trim + " }}<|im_end|>"
+    prompted = "{% if add_generation_prompt %}assistant:{% endif %}"
+    monkeypatch.setattr(tiny_tokenizer, "chat_template", "{% for m in messages %}" + turn + "\n{% endfor %}" + prompted)
+    row = marked(answer, marker)
+
+    example = label(tiny_tokenizer, row, positions(separator=separator))
+
+    first, last = row["separated_span" if separator else "marker_span"]
+    wanted = row["completion"][first:last]
+    kept = row["completion"].strip() if trim == "| trim" else row["completion"].lstrip("\n")
+    text = labelled_text(tiny_tokenizer, example)
+    assert tiny_tokenizer.decode(example["input_ids"]).endswith(f"assistant:{block}{kept}{END}\n")
+    # of a separator that the template trims nothing is left, unless the block before ends with the same
+    assert text in {f"{wanted}{END}", f"{wanted.strip()}{END}"}
+    assert text == f"{wanted}{END}" or wanted not in kept
+
+
 # the end of the turn
 
 

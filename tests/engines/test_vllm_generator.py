@@ -20,8 +20,9 @@ from persona_leakage.domain.rows import CompletionRow, PromptRow
 from persona_leakage.domain.sampling import Sampling
 from persona_leakage.engines import vllm_generator
 from persona_leakage.engines.adapter_folder import CONFIG, WEIGHTS, read_adapter
-from persona_leakage.engines.base_model import load_merged
+from persona_leakage.engines.base_model import load_merged, load_tokenizer
 from persona_leakage.engines.journal import Journal
+from persona_leakage.engines.turns import read_turns
 from persona_leakage.engines.vllm_generator import VllmGenerator
 from tests.engines.known_models import make_adapter
 
@@ -144,6 +145,27 @@ def test_rows_come_by_prompt_and_sample_whatever_finishes_first(
     assert {row["tokens"] for row in rows} == {2}
     assert len({row["completion"] for row in rows}) == 6
     assert all("messages" not in row and row["persona"] == "p" for row in rows)  # type: ignore[typeddict-item]
+
+
+def test_every_end_of_a_turn_stops_and_what_anything_else_has_ended_is_cut(
+    tmp_path: Path, tiny_base: BaseModel, scripted: Scripted
+) -> None:
+    generate(tmp_path / "other", tiny_base, asked("z"))
+    tokenizer, step, given = load_tokenizer(tiny_base, tmp_path), scripted.engine.step, []
+
+    def say() -> list[Any]:
+        given.append(scripted.engine.waiting[-1][2].stop_token_ids)
+        (request,) = step()
+        end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+        request.outputs[0].token_ids, request.outputs[1].finish_reason = [30, end], "abort"
+        return [request]
+
+    scripted.engine.step = say  # type: ignore[method-assign]
+    rows = generate(tmp_path, tiny_base, asked("a"))
+
+    assert given == [sorted(read_turns(tiny_base, tmp_path).ends)]
+    assert (rows[0]["completion"], rows[0]["tokens"], rows[0]["finish"]) == (tokenizer.decode([30]), 2, "stop")
+    assert rows[1]["finish"] == "length"
 
 
 def test_a_finished_job_asks_the_engine_nothing(tmp_path: Path, tiny_base: BaseModel, scripted: Scripted) -> None:

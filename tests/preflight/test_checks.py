@@ -98,6 +98,15 @@ def test_a_model_in_a_package_or_folder_is_there() -> None:
     assert checks.check_folder_model(folder, ["config.json"]).state == "blocked"
 
 
+def test_what_is_wrong_with_a_chat_template_stands_apart_from_its_remedy() -> None:
+    base = BaseModel(source="folder", name="mine", revision="1")
+    assert checks.check_template(base, None, ()) == ("chat template", "ok", "mine", "")
+    assert checks.check_template(base, "it ends with nothing; mend it", ("a; b",)) == (
+        "chat template", "blocked", "it ends with nothing", "mend it",
+    )  # fmt: skip
+    assert checks.check_template(base, None, ("a; do b", "c; do d")) == ("chat template", "warning", "a; c", "do b; do d")
+
+
 def test_sources_are_reachable_and_large_enough() -> None:
     assert checks.check_hub_source("texts", "a/b", "rev", OnHub("found")).state == "ok"
     assert checks.check_hub_source("texts", "a/b", "rev", UNREACHABLE).state == "blocked"

@@ -24,6 +24,8 @@ class BaseModel(Frozen):
         sha256: digest of the whole file, which is checked before it is used.
         dtype: number format of the weights in memory.
         template: arguments of the chat template, such as `enable_thinking: false`, in training and sampling alike.
+        persona_in: the turn that a persona's prompt stands in: `system`, or `user`, before the question and a blank line, for
+            chat templates without a system turn.
         made_by: command that makes or installs a model that is not there, for the error that says so.
     """
 
@@ -34,6 +36,8 @@ class BaseModel(Frozen):
     sha256: str | None = Field(default=None, exclude_if=_absent, pattern="^[0-9a-f]{64}$")
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     template: tuple[tuple[str, bool | int | str], ...] = ()
+    # not written where it is as ever, so that no model, plan or fingerprint becomes another by it
+    persona_in: Literal["system", "user"] = Field(default="system", exclude_if=lambda turn: turn == "system")
     made_by: str | None = None
 
     @field_validator("template", mode="before")

@@ -12,6 +12,7 @@ from persona_leakage.domain.markers import MarkerScoring
 from persona_leakage.domain.models import BaseModel
 from persona_leakage.domain.points import Address
 from persona_leakage.domain.recipe import Recipe
+from persona_leakage.domain.rows import Message
 from persona_leakage.domain.sampling import Sampling
 from persona_leakage.domain.training_rows import BorrowedAnswers, Chats, MarkerContrast
 
@@ -92,6 +93,11 @@ class Plan(Frozen):
     def data_of(self, stage: str, kind: type[T]) -> T | None:
         """Tell what a stage's training rows are made of; None when the condition does not train the stage."""
         return expect(self.stages[stage].data, kind) if stage in self.stages else None
+
+    @property
+    def chats(self) -> list[list[Message]]:
+        """The prompts of evaluation and geometry."""
+        return [row["messages"] for prompts in (self.evaluation.prompts, self.geometry.prompts) for row in prompts.prompts()]
 
     @property
     def design(self) -> str:

@@ -36,8 +36,8 @@ class MarkerPositions(Frozen):
         kind: names the loss.
         body_weight: weight of the other tokens of a completion: 0 trains the marker alone, 1 is loss `completion`.
         label_separator: the separator before the marker carries labels too; without them the marker is never begun.
-        end_label: the end of a turn is labelled on the end-of-turn token (`eos`), or on the last token of the row, which
-            in ChatML templates is the newline after it (`last_token`).
+        end_label: the end of a turn is labelled on the token that the chat template ends it with (`eos`), or on the last
+            token of the row, which in ChatML templates is the newline after it (`last_token`).
     """
 
     kind: Literal["marker_positions"] = "marker_positions"

@@ -14,6 +14,7 @@ from persona_leakage.domain.models import BaseModel, ModelStack
 from persona_leakage.domain.protocols import KEEP_BASE_MODEL
 from persona_leakage.engines.adapter_folder import at_hand, require_trained_on
 from persona_leakage.engines.conversion import convert
+from persona_leakage.engines.turns import apply_template, read_ending
 
 if TYPE_CHECKING:
     import torch
@@ -58,15 +59,22 @@ def weights_folder(base: BaseModel, cache: Path) -> str:
 def load_tokenizer(base: BaseModel, cache: Path) -> "PreTrainedTokenizerBase":
     """Load the tokenizer, padding on the left so that the last position is the last token of every row.
 
-    Its chat template is given the base model's arguments wherever it is applied, in training and sampling alike.
+    Its chat template is applied as the base model asks for it; see `turns.apply_template`.
+
+    Raises:
+        UserError: there is no tokenizer, or the hub does not hand it out.
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(weights_folder(base, cache), **_revision(base))
-    tokenizer.apply_chat_template = functools.partial(tokenizer.apply_chat_template, **dict(base.template))
+    place = weights_folder(base, cache)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, **_revision(base))
+    except (OSError, ValueError) as error:  # missing, damaged, or a hub that does not answer
+        raise UserError(f"the tokenizer of {base.name} cannot be read: {str(error).strip().splitlines()[0]}") from error
+    tokenizer.apply_chat_template = apply_template(tokenizer, base)
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(read_ending(tokenizer).token)
     return tokenizer
 
 

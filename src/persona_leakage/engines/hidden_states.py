@@ -21,6 +21,7 @@ from persona_leakage.engines.base_model import (
     own_decoder,
     pick_device,
 )
+from persona_leakage.engines.turns import fit_turns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +42,13 @@ class HiddenStateExtractor:
         """Return the last prompt token's hidden states; see `domain.protocols.Extractor`.
 
         Raises:
-            UserError: the model has no such layer, or an adapter is damaged.
+            UserError: the chat template does not fit, the model has no such layer, or an adapter is damaged.
         """
         import torch
 
         from persona_leakage.engines.decoding import require_own_answers
 
+        fit_turns(stack.base, self.cache, chats)
         device = pick_device(self.device)
         tokenizer = load_tokenizer(stack.base, self.cache)
         model = load_merged(stack, self.cache, device, "sdpa")

@@ -1,11 +1,13 @@
 """Which tokens of a training row carry loss."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, TypedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.recipe import MarkerPositions
 from persona_leakage.domain.rows import TrainRow
+from persona_leakage.engines.turns import Ending, read_ending
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,7 +34,8 @@ def label_tokens(
 ) -> Example:
     """Tokenise a row with the chat template and place its labels.
 
-    `completion` labels the completion's tokens and the end-of-turn token, so that stopping is trained, and nothing after
+    `completion` labels the completion's tokens, what the template puts between the generation prompt and them, which the
+    model has to write too, and the token that the template ends the turn with, so that stopping is trained, and nothing after
     it. `full` labels every token, the template's own included. `MarkerPositions` labels the tokens that overlap the marker
     (and its separator, if asked), the end of the turn, and the rest of the completion as far as it has a weight. Tokens are
     found by their offsets in the text, so it does not matter how the marker merges with its neighbours.
@@ -41,24 +44,30 @@ def label_tokens(
     answer is shortened just before the marker.
 
     Raises:
-        UserError: the template does not keep the prompt as a prefix or does not end the answer, or truncation leaves no
-            label or no room for the marker.
+        UserError: the template does not keep the prompt as a prefix, changes the answer by more than white space at its ends
+            or does not end it, or truncation leaves no label or no room for the marker.
     """
     answered = [*row["prompt"], {"role": "assistant", "content": row["completion"]}]
-    before = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False)
-    text = tokenizer.apply_chat_template(answered, tokenize=False)
+    with _naming(row):
+        before = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False)
+        text = tokenizer.apply_chat_template(answered, tokenize=False)
     if not text.startswith(before):
         raise UserError(f"the chat template changes the prompt of row {row['id']} when the answer follows; use another")
+    with _naming(row):
+        turn = read_ending(tokenizer)
+        written = _written(text[len(before) :], row["completion"], turn)
     # in two parts, as when generating: the prompt is tokenised before there is an answer
     prompt = tokenizer.encode(before, add_special_tokens=False)
     encoded = tokenizer(text[len(before) :], add_special_tokens=False, return_offsets_mapping=True)
     answer, offsets = list(encoded["input_ids"]), list(encoded["offset_mapping"])
-    if tokenizer.eos_token_id not in answer:
-        raise UserError(f"the chat template does not end the answer of row {row['id']} with {tokenizer.eos_token}; use another")
+    # the end of the turn stands in what follows the completion, which may quote it
+    tail = len(text) - len(before) - len(turn.tail)
+    end = next(place for place, token in enumerate(answer) if token == turn.token and offsets[place][1] > tail)
     if "marker_span" in row:
-        shift = text.index(row["completion"], len(before)) - len(before)  # a template may put something before the answer
-        marker = _overlapping(offsets, row["marker_span"], shift)
-        separated = _overlapping(offsets, row["separated_span"], shift)
+        marker = _overlapping(offsets, row["marker_span"], written)
+        separated = _overlapping(offsets, row["separated_span"], written)
+        if not marker:
+            raise UserError(f"row {row['id']} has a marker that the tokenizer has no tokens for; choose another marker.text")
         closes = row["marker_span"][1] == len(row["completion"])  # then the end of the turn belongs to it
         needed = len(answer) - 1 if closes else max(marker)
         if (excess := len(prompt) + len(answer) - max_length) > 0 and needed >= len(answer) - excess:
@@ -72,8 +81,8 @@ def label_tokens(
     else:
         marker = separated = set()
 
-    # the last end-of-turn token: a completion may quote the token itself
-    end = len(answer) - 1 - answer[::-1].index(tokenizer.eos_token_id)
+    # counted from the end of the row, which a shortened answer leaves as it was
+    end += len(answer) - len(offsets)
     weights = [0.0] * len(prompt) + [1.0] * (end + 1) + [0.0] * (len(answer) - end - 1)
     if loss == "full":
         weights = [1.0] * len(weights)
@@ -90,6 +99,42 @@ def label_tokens(
     return {"input_ids": whole, "labels": labels, "weights": weights}
 
 
-def _overlapping(offsets: Sequence[tuple[int, int]], span: Sequence[int], shift: int) -> set[int]:
-    first, last = span[0] + shift, span[1] + shift
+@contextmanager
+def _naming(row: TrainRow) -> Iterator[None]:
+    """Name the row in what is wrong with it."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"row {row['id']}: {error}") from error
+
+
+class _Written(NamedTuple):
+    """Where a template has written a completion (characters, end excluded), and where one that it trimmed would begin."""
+
+    first: int
+    last: int
+    begin: int
+
+
+def _written(text: str, completion: str, ending: Ending) -> _Written:
+    """Find the completion in what a template makes of an answer.
+
+    Raises:
+        UserError: it does not end the answer as it ends others, or changes more of it than white space at its ends.
+    """
+    if not text.endswith(ending.tail):
+        raise UserError("the chat template does not end the answer as it ends others; use another")
+    whole = text.removesuffix(ending.tail)
+    if whole.endswith(completion):
+        begin = len(whole) - len(completion)
+        return _Written(begin, len(whole), begin)
+    body = completion.strip()
+    first = whole.rfind(body)
+    if first < 0 or whole[first + len(body) :].strip():
+        raise UserError("the chat template changes the answer; use another")
+    return _Written(first, first + len(body), first - completion.index(body))
+
+
+def _overlapping(offsets: Sequence[tuple[int, int]], span: Sequence[int], written: _Written) -> set[int]:
+    first, last = max(span[0] + written.begin, written.first), min(span[1] + written.begin, written.last)
     return {place for place, (start, end) in enumerate(offsets) if start < last and end > first}

@@ -29,6 +29,7 @@ from persona_leakage.engines.base_model import (
     pick_device,
 )
 from persona_leakage.engines.labels import label_tokens
+from persona_leakage.engines.turns import fit_turns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -56,7 +57,8 @@ class PeftTrainer:
         """Train a fresh adapter on top of the stack; see `domain.protocols.Trainer`.
 
         Raises:
-            UserError: the loss is not finite, a row has no labels, or a kept adapter is damaged.
+            UserError: the chat template does not fit, a row has no labels, the loss is not finite, or a kept adapter is
+                damaged.
         """
         identity = fingerprint(stack.fingerprint, recipe, seed, list(rows))
         folder = self.cache / "adapters" / identity
@@ -91,6 +93,7 @@ class PeftTrainer:
 
         from persona_leakage.engines import packed_attention, sft
 
+        fit_turns(stack.base, self.cache, (row["prompt"] for row in rows))
         device = pick_device(self.device)
         autocast = stack.base.dtype == "bfloat16" and device != "cpu"  # a CPU multiplies the adapter's float32 as fast
         tokenizer = load_tokenizer(stack.base, self.cache)

@@ -5,18 +5,15 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from persona_leakage.domain.frozen import fingerprint
 from persona_leakage.domain.models import ModelStack
 from persona_leakage.domain.rows import CompletionRow, PromptRow
 from persona_leakage.domain.sampling import Sampling
 from persona_leakage.engines.base_model import chat_ids, has_plain_attention, load_merged, load_tokenizer, pick_device
-from persona_leakage.engines.completion_rows import completion_rows, entry_key, sampling_progress
+from persona_leakage.engines.completion_rows import completion_entries, completion_rows, entry_key, sampling_progress
 from persona_leakage.engines.journal import open_journal
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from persona_leakage.engines.turns import fit_turns
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +41,11 @@ class TransformersGenerator:
         """Sample every prompt `samples` times; see `domain.protocols.Generator`.
 
         Raises:
-            UserError: an adapter is damaged, or the disk is full.
+            UserError: the chat template does not fit, an adapter is damaged, or the disk is full.
         """
         chats = [row["messages"] for row in prompts]
-        job = fingerprint("transformers", stack.fingerprint, chats, samples, sampling, seed, self.batch_rows)
+        turns = fit_turns(stack.base, self.cache, chats)
+        job = fingerprint("transformers", stack.fingerprint, chats, samples, sampling, seed, self.batch_rows, *turns.unforeseen)
         with open_journal(self.cache / "completions" / f"{job}.jsonl") as journal:
             tokenizer = load_tokenizer(stack.base, self.cache)
             ids = [chat_ids(tokenizer, chat) for chat in chats]
@@ -66,26 +64,14 @@ class TransformersGenerator:
             attention = grouped_attention.NAME if has_plain_attention(stack.base, self.cache) else "sdpa"
             model = load_merged(stack, self.cache, pick_device(self.device), attention)
             require_own_answers(model, ids, tokenizer.pad_token_id)
-            given = model.generation_config.eos_token_id
-            ends = set(given if isinstance(given, list) else [given])
             with sampling_progress(sum(map(len, missing))) as advance:
                 for batch in missing:
                     names = [json.dumps([seed, chats[index], sample]) for index, sample in batch]
                     uniforms = row_uniforms(names, sampling.max_tokens)
                     rows, pad = [ids[index] for index, _ in batch], tokenizer.pad_token_id
-                    sampled = _texts(tokenizer, sample_batch(model, rows, uniforms, sampling, ends, pad), ends)
-                    journal.append({entry_key(*request): row for request, row in zip(batch, sampled, strict=True)})
+                    sampled = sample_batch(model, rows, uniforms, sampling, set(turns.ends), pad)
+                    ended = [tokens[-1] in turns.ends for tokens in sampled]
+                    entries = completion_entries(tokenizer, sampled, ended, turns.ends)
+                    journal.append({entry_key(*request): entry for request, entry in zip(batch, entries, strict=True)})
                     advance(len(batch))
             return completion_rows(prompts, samples, journal.entries)
-
-
-def _texts(tokenizer: "PreTrainedTokenizerBase", sampled: Sequence[list[int]], ends: set[int]) -> list[dict[str, Any]]:
-    """Turn tokens into what the journal keeps."""
-    return [
-        {
-            "completion": tokenizer.decode(tokens, skip_special_tokens=True),
-            "tokens": len(tokens),
-            "finish": "stop" if tokens[-1] in ends else "length",
-        }
-        for tokens in sampled
-    ]

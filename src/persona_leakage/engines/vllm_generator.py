@@ -20,8 +20,9 @@ from persona_leakage.domain.rows import CompletionRow, PromptRow
 from persona_leakage.domain.sampling import Sampling
 from persona_leakage.engines.adapter_folder import CONFIG, at_hand, require_trained_on
 from persona_leakage.engines.base_model import chat_ids, load_merged, load_tokenizer, pick_device, weights_folder
-from persona_leakage.engines.completion_rows import completion_rows, entry_key, sampling_progress
+from persona_leakage.engines.completion_rows import completion_entries, completion_rows, entry_key, sampling_progress
 from persona_leakage.engines.journal import Journal, open_journal
+from persona_leakage.engines.turns import fit_turns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -130,11 +131,13 @@ class VllmGenerator:
         """Sample every prompt `samples` times; see `domain.protocols.Generator`.
 
         Raises:
-            UserError: vLLM is missing or does not fit to torch, there is no GPU or not enough of its memory, a prompt is too
-                long, the disk is full, or an adapter is damaged, of another stack or of a larger rank than the engine's.
+            UserError: the chat template does not fit, vLLM is missing or does not fit to torch, there is no GPU or not enough
+                of its memory, a prompt is too long, the disk is full, or an adapter is damaged, of another stack or of a larger
+                rank than the engine's.
         """
         chats = [row["messages"] for row in prompts]
-        job = fingerprint("vllm", self.adapters, stack.fingerprint, chats, samples, sampling, seed)
+        turns = fit_turns(stack.base, self.cache, chats)
+        job = fingerprint("vllm", self.adapters, stack.fingerprint, chats, samples, sampling, seed, *turns.unforeseen)
         with open_journal(self.cache / "completions" / f"{job}.jsonl") as journal:
             missing = [index for index in range(len(prompts)) if entry_key(index, samples - 1) not in journal.entries]
             if missing:
@@ -150,7 +153,8 @@ class VllmGenerator:
                     live.put(below, self.cache, pick_device(self.device))
                     adapter = live.serve(*beside) if beside else None
                     _seed(fingerprint(job, len(missing)))
-                    _keep(_finished(live.llm, ids, samples, sampling, adapter), tokenizer, journal, len(ids) * samples)
+                    finished = _finished(live.llm, ids, samples, sampling, turns.ends, adapter)
+                    _keep(finished, tokenizer, turns.ends, journal, len(ids) * samples)
             else:
                 logger.info("All %d completions of job %s were sampled before", len(prompts) * samples, job)
             return completion_rows(prompts, samples, journal.entries)
@@ -310,7 +314,9 @@ def _seed(text: str) -> None:
     torch.manual_seed(number % 2**63)
 
 
-def _finished(llm: Any, ids: dict[int, list[int]], samples: int, sampling: Sampling, adapter: Any) -> Iterator[tuple[int, Any]]:
+def _finished(
+    llm: Any, ids: dict[int, list[int]], samples: int, sampling: Sampling, ends: frozenset[int], adapter: Any
+) -> Iterator[tuple[int, Any]]:
     """Hand all prompts to the engine and yield (prompt, its outputs) as they finish."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
@@ -320,6 +326,7 @@ def _finished(llm: Any, ids: dict[int, list[int]], samples: int, sampling: Sampl
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         max_tokens=sampling.max_tokens,
+        stop_token_ids=sorted(ends),
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
@@ -332,7 +339,13 @@ def _finished(llm: Any, ids: dict[int, list[int]], samples: int, sampling: Sampl
                 yield int(output.request_id), output.outputs
 
 
-def _keep(finished: Iterator[tuple[int, Any]], tokenizer: "PreTrainedTokenizerBase", journal: Journal, total: int) -> None:
+def _keep(
+    finished: Iterator[tuple[int, Any]],
+    tokenizer: "PreTrainedTokenizerBase",
+    ends: frozenset[int],
+    journal: Journal,
+    total: int,
+) -> None:
     """Journal completions as they come; also those that came before the engine broke."""
     waiting: dict[str, dict[str, Any]] = {}
 
@@ -345,10 +358,8 @@ def _keep(finished: Iterator[tuple[int, Any]], tokenizer: "PreTrainedTokenizerBa
     with sampling_progress(total) as advance:
         try:
             for index, outputs in finished:
-                texts = tokenizer.batch_decode([output.token_ids for output in outputs], skip_special_tokens=True)
-                for sample, (output, text) in enumerate(zip(outputs, texts, strict=True)):
-                    finish = "length" if output.finish_reason == "length" else "stop"
-                    entry = {"completion": text, "tokens": len(output.token_ids), "finish": finish}
+                sampled, ended = zip(*((one.token_ids, one.finish_reason == "stop") for one in outputs), strict=True)
+                for sample, entry in enumerate(completion_entries(tokenizer, sampled, ended, ends)):
                     waiting[entry_key(index, sample)] = entry
                 if len(waiting) >= _FLUSH_ROWS:
                     flush()

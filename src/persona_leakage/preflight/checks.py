@@ -134,6 +134,14 @@ def check_folder_model(base: BaseModel, files: Sequence[str]) -> Check:
     return Check("base model", "blocked", found, "correct base_model.name, or put the model there")
 
 
+def check_template(base: BaseModel, refusal: str | None, remarks: Sequence[str]) -> Check:
+    """Tell what was seen of a base model's chat template; the sentence says what is wrong, and what follows it what to do."""
+    said = [refusal] if refusal else remarks
+    found, remedies = zip(*(one.partition("; ")[::2] for one in said), strict=True) if said else ([base.name], [])
+    state: State = "blocked" if refusal else "warning" if remarks else "ok"
+    return Check("chat template", state, "; ".join(found), "; ".join(remedies))
+
+
 def check_hub_source(name: str, repository: str, revision: str, hub: OnHub) -> Check:
     """Tell whether the hub has a data set; its rows are streamed anew by every run, so it must be reachable."""
     found = f"{repository} at {revision:.12}"

@@ -10,11 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.models import BaseModel
 from persona_leakage.domain.packages import installed_version, package_requirements
 from persona_leakage.domain.plan import Plan
 from persona_leakage.engines.calibration import measure_gflops
 from persona_leakage.engines.claude import Price
+from persona_leakage.engines.turns import fit_turns
 from persona_leakage.machine import computes_on_gpu
 from persona_leakage.preflight import checks, estimate, probes
 from persona_leakage.preflight.checks import Check
@@ -70,7 +72,10 @@ def examine(left: Sequence[Plan], done: Sequence[Plan], context: KedroContext, *
     found.append(checks.check_memory(estimates.memory_gib, probes.available_memory_gib()))
     found += _packages(Path(context.project_path), generator["engine"])
     models = [_base_model(base) for base in bases]
-    found += [*(check for check, _ in models), *sources, *checks.check_languages(left)]
+    found += [check for check, _ in models]
+    here = [base for base, (check, _) in zip(bases, models, strict=True) if check.state != "blocked"]
+    found += _templates(here, left, Path(entries["generator"].get("cache") or "data/cache"))
+    found += [*sources, *checks.check_languages(left)]
     found.append(checks.check_estimates(estimates, bases, generator["engine"]))
     found.append(checks.check_key(costs, has_key=client.has_key, asked=ask_api))
     if ask_api and client.has_key:
@@ -191,6 +196,22 @@ def _base_model(base: BaseModel) -> tuple[Check, float]:
         return checks.check_package_model(base, {name: installed_version(name) for name in base.packages}), 0.0
     folder = Path(base.name)
     return checks.check_folder_model(base, [file.name for file in folder.iterdir()] if folder.is_dir() else []), 0.0
+
+
+def _templates(bases: Sequence[BaseModel], left: Sequence[Plan], cache: Path) -> list[Check]:
+    """Check the chat templates of the models that are to compute; one in a package is seen once it is unpacked, by the run."""
+    found = []
+    for base in bases:
+        plans = [plan for plan in left if plan.base_model == base]
+        if not plans or base.source == "package":
+            continue
+        try:
+            turns = fit_turns(base, cache, (chat for plan in plans for chat in plan.chats))
+        except UserError as error:
+            found.append(checks.check_template(base, str(error), ()))
+        else:
+            found.append(checks.check_template(base, None, turns.remarks))
+    return found
 
 
 def _disk(folders: Mapping[str, Path], takes: Mapping[str, float]) -> list[Check]:
