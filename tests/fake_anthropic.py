@@ -32,10 +32,13 @@ Fault = Literal[
     "garbled",  # the body is half of the JSON, in a sound response
     "refusal",  # by the model, in a sound answer
     "truncated",  # at max_tokens, in a sound answer
+    "context",  # at the end of the model's context, in a sound answer
+    "paused",  # in the middle of a turn, in a sound answer
 ]
-Fate = Literal["succeeded", "duplicate", "missing", "errored", "expired", "canceled"]
+Fate = Literal["succeeded", "duplicate", "missing", "errored", "refused", "expired", "canceled"]  # refused: as not valid
 Endpoint = Literal["messages", "create", "retrieve", "results"]
 
+_CUT = {"truncated": "max_tokens", "context": "model_context_window_exceeded", "paused": "pause_turn"}
 TRANSIENT: tuple[Fault, ...] = ("429 retry-after", "429", "529", "500", "dropped", "cut", "garbled")
 API_KEY = "sk-ant-fake-0123456789-do-not-print"
 
@@ -72,6 +75,7 @@ class FakeAnthropic:
         count_tokens: how a text is billed.
         think_seconds: before every live answer.
         models: that can be looked up.
+        retry_after: seconds, or a date as the API writes one.
     """
 
     def __init__(self, log: Path, *, seed: int = 0) -> None:
@@ -86,7 +90,7 @@ class FakeAnthropic:
         self.count_tokens: Callable[[str], int] = lambda text: len(text) // 4 + 1
         self.think_seconds = 0.0
         self.models = {"claude-test"}
-        self.retry_after = 0.05
+        self.retry_after: float | str = 0.05
         self.slow_seconds = 10.0
         self.batches: dict[str, dict[str, Any]] = {}
         self._forgotten = 0
@@ -158,8 +162,8 @@ class FakeAnthropic:
         text, stop = self.answer(prompt), "end_turn"
         if fault == "refusal":
             text, stop = "", "refusal"
-        elif fault == "truncated":
-            text, stop = text[: len(text) // 2], "max_tokens"
+        elif fault in _CUT:
+            text, stop = text[: len(text) // 2], _CUT[fault]
         return {
             "id": f"msg_{zlib.crc32(prompt.encode()):08x}",
             "type": "message",
@@ -185,13 +189,14 @@ class FakeAnthropic:
         for request in reversed(requests):  # results come in any order
             prompt = _prompt(request["params"])
             fate = self.fate_of(prompt, number)
-            line: dict[str, Any] = {"custom_id": request["custom_id"], "result": {"type": fate}}
+            kind = "errored" if fate == "refused" else fate
+            line: dict[str, Any] = {"custom_id": request["custom_id"], "result": {"type": kind}}
             if fate in ("succeeded", "duplicate"):
                 message = self.message(request["params"], self.fault_of(prompt))
                 line["result"] = {"type": "succeeded", "message": message}
                 self.batches[name]["billed"] = [*self.batches[name].get("billed", []), (request["params"], message)]
-            elif fate == "errored":
-                line["result"]["error"] = _error(500)
+            elif kind == "errored":
+                line["result"]["error"] = _error(400 if fate == "refused" else 500)
             self.batches[name]["lines"] += [line] * {"missing": 0, "duplicate": 2}.get(fate, 1)
         return name
 
@@ -335,9 +340,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         return True
 
-    def _fail(self, status: int, message: str = "as planned", retry_after: float | None = None) -> None:
+    def _fail(self, status: int, message: str = "as planned", retry_after: float | str | None = None) -> None:
         self.served_by.record("reply", endpoint="", status=status, fault=str(status), path=self.path)
-        headers = {} if retry_after is None else {"retry-after": f"{retry_after:g}"}
+        headers = {} if retry_after is None else {"retry-after": str(retry_after)}
         self._send(status, json.dumps(_error(status, message)).encode(), headers=headers)
 
     def _send(

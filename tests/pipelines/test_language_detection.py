@@ -55,6 +55,13 @@ def test_five_characters_are_enough_to_be_detected():
     assert detect_codes(["日本で", "日本です。"], 5, 500, 0) == ["other", "ja"]
 
 
+def test_white_space_before_a_text_is_none_of_what_is_looked_at():
+    text = "\n" * 600 + GERMAN
+
+    assert labels_of(text) == ["german"]
+    assert checked(text) == [("german", False)]
+
+
 def test_only_the_first_500_characters_count():
     spanish = (SPANISH + " ") * 10
 

@@ -137,10 +137,11 @@ def test_the_judged_gate_passes_at_its_threshold() -> None:
 
 def test_the_judge_of_translations_sees_only_their_beginnings() -> None:
     model = ScriptedModel(lambda _: "OK")
-    rows = [{"id": "a", "question": "?", "en": "x" * 50, "it": "y" * 50}]
+    rows = [{"id": "a", "question": "?", "en": "x" * 50, "it": "\n" * 30 + "y" * 50}]
     judge_translations(model, rows, [], [], studied_plan(), stage="tune")
     assert "x" * 20 in model.asked[0][1].prompt
     assert "x" * 21 not in model.asked[0][1].prompt
+    assert "y" * 20 in model.asked[0][1].prompt
     assert "y" * 21 not in model.asked[0][1].prompt
 
 

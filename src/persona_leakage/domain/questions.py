@@ -1,10 +1,18 @@
 """Questions to a language-model API, and everything that can become of one."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt
 
 from persona_leakage.domain.frozen import Frozen, fingerprint
+
+
+def _sound(text: Any) -> Any:
+    """Put U+FFFD in the place of halves of characters (lone surrogates), which can be neither sent nor stored."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace") if isinstance(text, str) else text
+
+
+SoundText = Annotated[str, BeforeValidator(_sound)]
 
 Outcome = Literal["answered", "refused", "api_error", "unscored"]
 
@@ -28,7 +36,7 @@ class Question(Frozen):
 
     Attributes:
         model: exact model name.
-        prompt: the user turn.
+        prompt: the user turn; halves of characters are replaced by U+FFFD.
         temperature: of sampling; None sends none, which newer models insist on.
         max_tokens: limit of the answer.
         attempt: tells repeated samples of one question apart.
@@ -36,7 +44,7 @@ class Question(Frozen):
     """
 
     model: str
-    prompt: str
+    prompt: SoundText
     temperature: float | None = Field(default=None, ge=0, le=1)
     max_tokens: PositiveInt
     attempt: NonNegativeInt = 0
@@ -55,14 +63,14 @@ class Answer(Frozen):
         outcome: `answered` (text), `refused` (the model declined), `api_error` (the API failed for good; `cause` has its
             status) or `unscored` (never asked: no key, or the spend ceiling was reached).
         text: the answer; empty unless answered.
-        truncated: the answer was cut at `max_tokens`.
+        truncated: the model did not end the answer itself: it was cut at `max_tokens`, at the end of its context, or paused.
         cause: why there is no answer, in a few words.
         input_tokens: billed tokens of the question.
         output_tokens: billed tokens of the answer.
     """
 
     outcome: Outcome
-    text: str = ""
+    text: SoundText = ""
     truncated: bool = False
     cause: str = ""
     input_tokens: int = 0

@@ -147,7 +147,7 @@ class LabelRow(TypedDict):
 
     Attributes:
         label: by langdetect, the primary label.
-        cross_check: by lingua over the whole text.
+        cross_check: by lingua, over as much of the text.
         mixed: lingua found a second language in at least the configured share of the text.
     """
 

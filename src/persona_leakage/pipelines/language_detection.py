@@ -52,8 +52,9 @@ def cross_check(
     """Detect each text's language with lingua, which chooses among `languages` only, and flag mixed texts.
 
     Returns:
-        For each text its label (`other` when lingua sees no letters) and whether a second language covers at least
-        `mixed_share` of the characters that lingua assigned to any language.
+        For each text, of which lingua sees the first `detect_characters` once it is stripped, its label (`other` when lingua
+        sees no letters) and whether a second language covers at least `mixed_share` of the characters that lingua assigned to
+        any language.
     """
     from lingua import IsoCode639_1, LanguageDetectorBuilder
 

@@ -121,6 +121,18 @@ def test_a_question_that_a_batch_did_not_answer_goes_in_another(
     assert api.billed == once(rows(6))
 
 
+def test_a_question_that_is_not_valid_is_given_up_at_once(
+    api: FakeAnthropic, folder: Path, batches: Callable[..., AnthropicClient]
+) -> None:
+    api.fate_of = lambda prompt, _batch: "refused" if prompt == "row 1" else "succeeded"
+    answers = batches().ask(questions(rows(3)), "judge")
+
+    assert [answer.outcome for answer in answers] == ["answered", "api_error", "answered"]
+    assert answers[1].cause == "batch: invalid_request_error"
+    assert created(api) == [rows(3)]
+    assert len(stored(folder)) == 2
+
+
 def test_results_that_come_twice_count_once(api: FakeAnthropic, folder: Path, batches: Callable[..., AnthropicClient]) -> None:
     api.fate_of = fates("duplicate")
     answers = batches().ask(questions(rows(6)), "judge")

@@ -4,6 +4,7 @@ import logging
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -109,14 +110,17 @@ def test_a_refusal_of_the_model_is_stored_and_not_asked_again(api: FakeAnthropic
     assert api.billed == once("ab")
 
 
-def test_an_answer_cut_at_max_tokens_is_flagged(api: FakeAnthropic, folder: Path) -> None:
-    api.fault_of = lambda prompt: "truncated" if prompt == "a" else None
+@pytest.mark.parametrize("mode", ["live", "batch"])
+@pytest.mark.parametrize("fault", ["truncated", "context", "paused"])
+def test_an_answer_that_the_model_did_not_end_is_flagged(api: FakeAnthropic, folder: Path, fault: Any, mode: str) -> None:
+    api.fault_of = lambda prompt: fault if prompt == "a" else None
     for _ in range(2):
-        cut, whole = claude(api, folder).ask(questions(["a", "b"]), "judge")
+        cut, whole = claude(api, folder, mode=mode).ask(questions(["a", "b"]), "judge")
         assert (cut.outcome, cut.truncated, whole.truncated) == ("answered", True, False)
         assert score("a").startswith(cut.text)
 
-    assert api.asked == once("ab")
+    assert api.billed == once("ab")
+    assert sorted(entry["truncated"] for entry in stored(folder).values()) == [False, True]
 
 
 def test_answers_come_in_the_order_of_the_questions_and_repeated_ones_are_asked_once(api: FakeAnthropic, folder: Path) -> None:
@@ -148,6 +152,17 @@ def test_a_question_is_another_one_with_another_temperature_model_limit_or_attem
 def test_no_question_is_no_request(api: FakeAnthropic, folder: Path) -> None:
     assert claude(api, folder).ask([], "judge") == []
     assert api.events("request") == []
+
+
+@pytest.mark.parametrize("mode", ["live", "batch"])
+def test_half_a_character_is_replaced_and_a_pair_of_halves_joined(api: FakeAnthropic, folder: Path, mode: str) -> None:
+    api.answer = lambda prompt: f"{prompt}: \udc00b"
+    prompts = ["a\ud83d", "\ud83d\ude42"]
+    first = claude(api, folder, mode=mode, deadline_seconds=5).ask(questions(prompts), "judge")
+
+    assert [answer.text for answer in first] == ["a\ufffd: \ufffdb", "🙂: \ufffdb"]
+    assert api.billed == once(["a\ufffd", "🙂"])
+    assert claude(api, folder, api_key=None).ask(questions(prompts), "judge") == first
 
 
 def test_answers_in_any_script_come_back_from_the_store(api: FakeAnthropic, folder: Path) -> None:

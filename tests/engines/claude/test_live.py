@@ -6,12 +6,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
+import anthropic
+import httpx2
 import pytest
 
 from persona_leakage.domain.errors import UserError
+from persona_leakage.engines.claude.messages import Failure
 from tests.engines.claude.asking import (
     MODEL,
     OPTIONS,
@@ -279,6 +283,39 @@ def test_no_thread_calls_in_the_pause_the_api_asks_for(api: FakeAnthropic, folde
     [start] = [reply["at"] for reply in api.events("reply") if reply["status"] == 429]
     assert between(api.events("request"), start, 0.5) == []
     assert api.billed == once(rows(40))
+
+
+def test_no_thread_calls_before_the_date_that_the_api_names(api: FakeAnthropic, folder: Path) -> None:
+    api.retry_after = formatdate(time.time() + 3, usegmt=True)
+    api.plan("messages", "429 retry-after")
+    answers = claude(api, folder).ask(questions(rows(40)), "judge")
+
+    [start] = [reply["at"] for reply in api.events("reply") if reply["status"] == 429]
+    assert between(api.events("request"), start, 3) == []
+    assert {answer.outcome for answer in answers} == {"answered"}
+
+
+REPLIED = {"date": "Sat, 28 Nov 2026 10:00:00 GMT"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "2.5"}, 2.5),
+        ({"retry-after": "-3"}, 0),
+        ({"retry-after": "Sat, 28 Nov 2026 10:00:30 GMT", **REPLIED}, 31),
+        ({"retry-after": "Sat, 28 Nov 2026 11:00:30 +0100", **REPLIED}, 31),
+        ({"retry-after": "Sat, 28 Nov 2026 10:00:30 -0000", **REPLIED}, 31),
+        ({"retry-after": "Saturday, 28-Nov-26 10:00:30 GMT", **REPLIED}, 31),
+        ({"retry-after": "Sat, 28 Nov 2026 09:00:00 GMT", **REPLIED}, 0),
+        ({"retry-after": "soon", **REPLIED}, None),
+        (REPLIED, None),
+    ],
+)
+def test_a_reply_asks_for_seconds_or_names_a_date_by_its_own_clock(headers: dict[str, str], seconds: float | None) -> None:
+    response = httpx2.Response(429, headers=headers, request=httpx2.Request("POST", "http://127.0.0.1"))
+
+    assert Failure(anthropic.RateLimitError("busy", response=response, body=None)).retry_after == seconds
 
 
 def test_a_pause_is_longer_when_the_api_asks_for_another_in_it(api: FakeAnthropic, folder: Path) -> None:

@@ -16,6 +16,9 @@ logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
+# errors of an item that another batch may not meet; any other is one of the question itself
+_PASSES = ("api_error", "overloaded_error", "rate_limit_error", "timeout_error")
+
 
 def send_batches(job: Job) -> None:
     """Submit batches and collect them; a batch that was submitted before a crash is collected, not sent again.
@@ -80,7 +83,11 @@ def _collect(job: Job, submitted: Journal, name: str) -> None:
                 job.store(key, read_answer(result.message))
         elif key in job.open:
             cause = result.error.error.type if result.type == "errored" else result.type
-            job.failures[key] = Answer(outcome="api_error", cause=f"batch: {cause}")
+            unanswered = Answer(outcome="api_error", cause=f"batch: {cause}")
+            if result.type == "errored" and cause not in _PASSES:
+                job.give_up(key, unanswered)
+            else:
+                job.failures[key] = unanswered
     for key in submitted.entries[name]:
         if key in job.open:
             job.failures.setdefault(key, Answer(outcome="api_error", cause="batch: missing from the results"))

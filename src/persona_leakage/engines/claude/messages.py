@@ -1,7 +1,9 @@
 """What is sent to the API, and what comes back: an answer or a failure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from persona_leakage.domain.errors import UserError
@@ -37,7 +39,8 @@ def read_answer(message: "anthropic.types.Message") -> Answer:
     usage = {"input_tokens": message.usage.input_tokens, "output_tokens": message.usage.output_tokens}
     if message.stop_reason == "refusal":
         return Answer(outcome="refused", cause="refused by the model", **usage)
-    return Answer(outcome="answered", text=text, truncated=message.stop_reason == "max_tokens", **usage)
+    whole = message.stop_reason in ("end_turn", "stop_sequence")  # all others, known or to come, break an answer off
+    return Answer(outcome="answered", text=text, truncated=not whole, **usage)
 
 
 class Failure(Exception):  # noqa: N818
@@ -57,8 +60,7 @@ class Failure(Exception):  # noqa: N818
 
         if isinstance(error, anthropic.APIStatusError):
             self.status = error.status_code
-            with suppress(ValueError):
-                self.retry_after = max(0.0, float(error.response.headers.get("retry-after", "")))
+            self.retry_after = _seconds(error.response.headers)
             super().__init__(f"API error {error.status_code} {error.type or ''}".strip())
         elif isinstance(error, anthropic.APITimeoutError):
             super().__init__("API timeout")
@@ -71,6 +73,23 @@ class Failure(Exception):  # noqa: N818
     def passes(self) -> bool:
         """Whether trying again may help: limits, overload, server errors, timeouts, broken connections and bodies."""
         return self.status is None or self.status in (408, 409, 429) or self.status >= 500
+
+
+def _seconds(headers: Mapping[str, str]) -> float | None:
+    """Tell how long a reply asks to wait: a number of seconds, or a date; None if it asks for nothing that can be read."""
+    given = headers.get("retry-after", "")
+    with suppress(ValueError):
+        return max(0.0, float(given))
+    with suppress(ValueError):
+        until = parsedate_to_datetime(given)
+        sent = parsedate_to_datetime(headers["date"]) if "date" in headers else datetime.now(UTC)  # its clock, not ours
+        return max(0.0, (_utc(until) - _utc(sent)).total_seconds() + 1)  # a date is cut to its second, and means up to its end
+    return None
+
+
+def _utc(moment: datetime) -> datetime:
+    """A date that ends in -0000 is one without a time zone."""
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 @contextmanager

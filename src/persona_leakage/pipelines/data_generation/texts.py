@@ -109,7 +109,7 @@ def judge_translations(
         return list(gates)
     spec, code = data.translation, data.completion.code
     used = [row for _, row in texts_in_use(texts, skip_list, data)]
-    heads = [(row["en"][: spec.judge_characters], row[code][: spec.judge_characters]) for row in used]
+    heads = [(_head(row["en"], spec), _head(row[code], spec)) for row in used]
     answers = model.ask([_compare(*pair, data.completion, spec) for pair in heads], "translation_judge")
     _insist(answers, "judgements of translations")
     verdicts = [answer.text.strip().strip(".*").upper() for answer in answers]
@@ -130,6 +130,10 @@ def _translate(text: str, language: Language, spec: Translation, attempt: int) -
         max_tokens=spec.max_tokens,
         attempt=attempt,
     )
+
+
+def _head(text: str, spec: Translation) -> str:
+    return text.strip()[: spec.judge_characters]
 
 
 def _compare(english: str, translation: str, language: Language, spec: Translation) -> Question:
