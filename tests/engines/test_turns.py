@@ -18,7 +18,8 @@ from persona_leakage.engines.labels import label_tokens
 from persona_leakage.engines.peft_trainer import PeftTrainer
 from persona_leakage.engines.transformers_generator import TransformersGenerator
 from persona_leakage.engines.turns import fit_turns, read_ending, read_turns
-from tests.engines.known_models import END, folder_base, recipe
+from tests.engines.conftest import SMOLLM2
+from tests.engines.known_models import END, build_chain_model, folder_base, recipe
 from tests.tiny_model import CHAT_TEMPLATE
 
 NOWHERE = Path("unused")
@@ -93,6 +94,31 @@ def test_completions_end_with_every_token_that_any_file_names(make: Make) -> Non
     assert turns.unforeseen == tuple(sorted(turns.ends - {65, 256}))
 
 
+def test_completions_of_the_bundled_model_are_identified_as_ever(smollm2_cache: Path) -> None:
+    turns = read_turns(SMOLLM2, smollm2_cache)
+
+    assert load_tokenizer(SMOLLM2, smollm2_cache).convert_tokens_to_ids(END) in turns.ends
+    assert (turns.unforeseen, turns.no_system, turns.remarks) == ((), None, ())
+
+
+def test_an_end_that_the_tokenizer_does_not_call_special_is_no_part_of_a_text(tmp_path: Path) -> None:
+    folder = build_chain_model(tmp_path / "model", {"\n": {"o": 1.0}, "o": {"k": 1.0}, "k": {END: 1.0}})
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        settings = json.loads((folder / name).read_text())
+        for token in settings.get("added_tokens", []):
+            token["special"] &= token["content"] != END
+        settings.pop("added_tokens_decoder", None)
+        (folder / name).write_text(json.dumps(settings | ({"eos_token": "<|endoftext|>"} if "eos_token" in settings else {})))
+    stack, prompt = ModelStack(base=folder_base(folder)), {"prompt": "Who?", "messages": USER}
+    sampling = Sampling(temperature=1, top_p=1, max_tokens=9)
+    tokenizer = load_tokenizer(stack.base, NOWHERE)
+    assert tokenizer.decode(tokenizer.encode(END), skip_special_tokens=True) == END
+
+    (row,) = TransformersGenerator(cache=tmp_path, device="cpu", batch_rows=2).generate(stack, [prompt], 1, sampling, 1)  # type: ignore[list-item]
+
+    assert (row["completion"], row["tokens"], row["finish"]) == ("ok", 3, "stop")
+
+
 def test_an_ordinary_token_that_ends_turns_is_told(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     base = make(ends={"config.json": 65})
 
@@ -126,6 +152,10 @@ def test_a_model_that_names_no_end_at_all_still_has_the_templates(make: Make, mi
         (PLAIN.replace("<|im_end|>", "\n### End<|im_end|>"), r"ends an answer with '\\n### End<\|im_end\|>\\n', which begins"),
         (PLAIN.replace("<|im_end|>", "{{ messages | length }}<|im_end|>"), "drops or changes the prompt when the answer"),
         (PLAIN.replace("m['content']", "m['content'] if m['role'] == 'user' else ''"), "drops the answer"),
+        (
+            PLAIN.partition("{% if add")[0],
+            r"puts '<\|im_start\|>assistant\\n' before an answer and not",
+        ),
         ("{{ messages", "refuses a chat: "),
     ],
 )
@@ -215,6 +245,15 @@ def test_a_block_before_the_answer_is_told_unless_an_argument_puts_it_into_the_p
     ids = label_tokens(load_tokenizer(silent, NOWHERE), row, "completion", 4096)["input_ids"]
     assert ids[: len(chat_ids(load_tokenizer(silent, NOWHERE), USER))] == chat_ids(load_tokenizer(silent, NOWHERE), USER)
     assert ids == label_tokens(load_tokenizer(thinking, NOWHERE), row, "completion", 4096)["input_ids"]
+
+
+def test_a_date_that_changes_from_day_to_day_is_told_unless_a_fixed_one_is_given(make: Make) -> None:
+    dated = make("{{ date_string if date_string is defined else strftime_now('%d %b %Y') }}\n" + PLAIN)
+    fixed = BaseModel.model_validate({**dated.model_dump(), "template": {"date_string": "26 Jul 2024"}})
+
+    (remark,) = read_turns(dated, NOWHERE).remarks
+    assert "writes today's date" in remark
+    assert read_turns(fixed, NOWHERE).remarks == ()
 
 
 @pytest.mark.parametrize("name", ["enable_thinkin", "tokenize", "add_generation_prompt"])

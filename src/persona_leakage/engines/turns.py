@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_PERSONA, _QUESTION, _ANSWER = "Zpersonaz", "Zquestionz", "Zanswerz"  # what no template writes of its own accord
+_PERSONA, _QUESTION, _ANSWER, _TODAY = (
+    "Zpersonaz",
+    "Zquestionz",
+    "Zanswerz",
+    "Ztodayz",
+)  # what no template writes of its own accord
 
 
 class Ending(NamedTuple):
@@ -132,6 +137,7 @@ def read_turns(base: BaseModel, cache: Path) -> Turns:
         ending = read_ending(tokenizer)
     except UserError as error:
         raise UserError(f"{base.name}: {error}") from error
+    _require_plain(tokenizer, base, ending)
     place, revision = weights_folder(base, cache), base.revision if base.source == "hub" else None
     config: Any
     try:
@@ -181,6 +187,16 @@ def _require_arguments(tokenizer: "PreTrainedTokenizerBase", base: BaseModel) ->
             raise UserError(f"{base.name}: its chat template takes no argument '{name}'; correct `template` in models.yml")
 
 
+def _require_plain(tokenizer: "PreTrainedTokenizerBase", base: BaseModel, ending: Ending) -> None:
+    """Refuse special tokens before an answer: the model would write them, and a completion keep only what is between them."""
+    written = tokenizer.encode(ending.lead, add_special_tokens=False)
+    if tokenizer.decode(written, skip_special_tokens=True) != tokenizer.decode(written):
+        raise UserError(
+            f"{base.name}: its chat template puts {ending.lead!r} before an answer and not into the generation prompt, so a "
+            "completion would show the rest of it; use a template that ends the generation prompt with it"
+        )
+
+
 def _system_refusal(tokenizer: "PreTrainedTokenizerBase", base: BaseModel) -> str | None:
     chat: list[Message] = [{"role": "system", "content": _PERSONA}, {"role": "user", "content": _QUESTION}]
     try:
@@ -195,6 +211,12 @@ def _system_refusal(tokenizer: "PreTrainedTokenizerBase", base: BaseModel) -> st
 
 def _remarks(tokenizer: "PreTrainedTokenizerBase", base: BaseModel, ending: Ending, ends: Iterable[int]) -> list[str]:
     found = []
+    dated: Any = tokenizer.apply_chat_template  # which hands further arguments to the template
+    if _TODAY in dated([{"role": "user", "content": _QUESTION}], tokenize=False, strftime_now=lambda _format: _TODAY):
+        found.append(
+            f"{base.name}: its chat template writes today's date, so training and sampling differ from day to day; give it a "
+            "fixed one under `template` in models.yml, if it takes one (date_string)"
+        )
     if ending.lead:
         found.append(
             f"{base.name}: its chat template puts {ending.lead!r} before an answer, so the model is trained to write that too; "
