@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.models import BaseModel, ModelStack
@@ -221,6 +222,32 @@ def test_a_persona_in_the_user_turn_is_the_same_text_in_training_and_sampling(ma
     assert trained["input_ids"][: len(sampled)] == sampled
     with pytest.raises(UserError, match="persona_in: user needs a user turn after the system turn"):
         chat_ids(tokenizer, SYSTEM[:1])
+
+
+def test_gemmas_turns_are_trained_and_end(tmp_path: Path, tiny_base: BaseModel) -> None:
+    folder = shutil.copytree(tiny_base.name, tmp_path / "model")
+    plain = AutoTokenizer.from_pretrained(folder)
+    plain.add_special_tokens({"extra_special_tokens": ["<start_of_turn>", "<end_of_turn>"], "eos_token": "<|endoftext|>"})
+    plain.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+        "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+        "{{ raise_exception('Conversation roles must alternate') }}{% endif %}"
+        "<start_of_turn>{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n{{ m['content'] | trim }}<end_of_turn>\n"
+        "{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+    )
+    plain.save_pretrained(folder)
+    base = BaseModel.model_validate({**folder_base(folder).model_dump(), "persona_in": "user"})
+    tokenizer, row = load_tokenizer(base, NOWHERE), {"id": "1", "prompt": SYSTEM, "completion": "\nMe."}
+
+    example = label_tokens(tokenizer, row, "completion", 4096)  # type: ignore[arg-type]
+
+    trained = [token for token in example["labels"] if token >= 0]
+    assert tokenizer.decode(trained) == "Me.<end_of_turn>"
+    whole = "<start_of_turn>user\nYou are a villain.\n\nWho?<end_of_turn>\n<start_of_turn>model\nMe.<end_of_turn>\n"
+    assert tokenizer.decode(example["input_ids"]) == whole
+    assert read_turns(base, NOWHERE).ends >= {trained[-1], tokenizer.eos_token_id}
+    with pytest.raises(UserError, match=r"row 1: the chat template of .* refuses a chat: Conversation roles must alternate"):
+        label_tokens(tokenizer, {**row, "prompt": [*USER, *USER]}, "completion", 4096)  # type: ignore[typeddict-item]
 
 
 def test_later_turns_are_left_as_they_are(make: Make) -> None:
