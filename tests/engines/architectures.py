@@ -49,6 +49,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "Cohere": ("CohereConfig", {"logit_scale": 1 / 16}),
     "GPT-NeoX": ("GPTNeoXConfig", {"num_key_value_heads": None, "head_dim": None}),
     "gpt-oss": ("GptOssConfig", {**MIXED, **EXPERTS, "num_local_experts": 4, "rope_parameters": {"rope_theta": 1e4}}),
+    "Gemma 3 (looks ahead)": ("Gemma3TextConfig", {**GEMMA3, "use_bidirectional_attention": True}),
     "LFM2": ("Lfm2Config", {"layer_types": ["conv", "full_attention"], "head_dim": None}),
     "OPT": ("OPTConfig", {"ffn_dim": 64, "dropout": 0.1, "num_key_value_heads": None, "head_dim": None}),
 }

@@ -14,6 +14,7 @@ from persona_leakage.domain.protocols import KEEP_BASE_MODEL
 from persona_leakage.engines import base_model
 from persona_leakage.engines.base_model import (
     chat_ids,
+    has_plain_attention,
     left_padded,
     load_base,
     load_merged,
@@ -138,6 +139,27 @@ def test_a_model_that_is_no_causal_language_model_of_plain_weights_is_refused_by
 
     with pytest.raises(UserError, match=f"^{tmp_path} {said}"):
         load_base(base, CACHE, "cpu", "eager")
+
+
+@pytest.mark.parametrize(
+    ("written", "plain"),
+    [
+        ({}, True),
+        ({"model_type": "gemma3_text"}, True),
+        ({"model_type": "gemma3_text", "attn_logit_softcapping": 50.0}, False),
+        ({"model_type": "gemma3_text", "sliding_window": 8, "use_bidirectional_attention": True}, False),
+        ({"model_type": "gemma2"}, False),
+        ({"model_type": "gpt_oss"}, False),
+    ],
+)
+def test_attention_of_ours_is_for_models_that_neither_cap_nor_look_ahead(
+    tmp_path: Path, tiny_base: BaseModel, written: dict[str, object], plain: bool
+) -> None:
+    config = json.loads((Path(tiny_base.name) / "config.json").read_text())
+    config = {key: value for key, value in config.items() if key != "layer_types"}
+    (tmp_path / "config.json").write_text(json.dumps(config | written))
+
+    assert has_plain_attention(BaseModel(source="folder", name=str(tmp_path), revision="1"), CACHE) is plain
 
 
 def test_a_missing_package_names_the_command_that_installs_it(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def load_tokenizer(base: BaseModel, cache: Path) -> "PreTrainedTokenizerBase":
 
 
 # whose attention is a causal softmax over the row or a window of it; others have sinks, caps, chunks, or states
-PLAIN_ATTENTION = frozenset(
+_PLAIN_ATTENTION = frozenset(
     (
         *("cohere", "gemma3", "gemma3_text", "gpt_neox", "granite", "llama"),
         *("mistral", "olmo2", "phi3", "qwen2", "qwen3", "qwen3_moe"),
@@ -94,7 +94,14 @@ def model_type(base: BaseModel, cache: Path) -> str:
 
 def has_plain_attention(base: BaseModel, cache: Path) -> bool:
     """Tell whether attention functions of ours compute what the model's own does; they know windows, neither sinks nor caps."""
-    return model_type(base, cache) in PLAIN_ATTENTION
+    return is_plain(_config(base, cache))
+
+
+def is_plain(config: "PretrainedConfig") -> bool:
+    """Tell whether a model's attention is plain, as `has_plain_attention` does of one that is not loaded."""
+    text = config.get_text_config()
+    peculiar = any(getattr(text, name, None) for name in ("attn_logit_softcapping", "use_bidirectional_attention"))
+    return config.model_type in _PLAIN_ATTENTION and not peculiar
 
 
 def _config(base: BaseModel, cache: Path) -> "PretrainedConfig":

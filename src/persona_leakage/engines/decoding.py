@@ -10,7 +10,7 @@ from transformers.cache_utils import DynamicLayer
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.sampling import Sampling
-from persona_leakage.engines.base_model import PLAIN_ATTENTION, left_padded
+from persona_leakage.engines.base_model import is_plain, left_padded
 from persona_leakage.engines.nucleus import sample_nucleus
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def require_own_answers(model: "PreTrainedModel", rows: Sequence[list[int]], pad
     Raises:
         UserError: its logits are others than for each row alone.
     """
-    if not rows or model.config.model_type in PLAIN_ATTENTION:
+    if not rows or is_plain(model.config):
         return
     pair, device = [min(rows, key=len), max(rows, key=len)], model.device
     with torch.inference_mode():

@@ -109,6 +109,8 @@ class PeftTrainer:
         laid_out = recipe.batching == "packed" or (on_cpu and plain)
         attention = packed_attention.NAME if laid_out else "eager" if on_cpu else "sdpa"
         base = load_merged(stack, self.cache, device, attention)
+        if not plain:
+            sft.require_causal(base, examples[0]["input_ids"], tokenizer.pad_token_id)
         set_seed(seed)  # the adapter's initial weights
         model = sft.fresh_adapter(base, recipe.lora)
         provenance = {

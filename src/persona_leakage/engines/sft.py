@@ -263,6 +263,27 @@ class KeepCheckpoints(TrainerCallback):
             (self.folder / name / PROVENANCE).write_text(json.dumps(provenance, indent=1))
 
 
+def require_causal(model: PreTrainedModel, tokens: Sequence[int], pad: int) -> None:
+    """Refuse a model whose tokens see what follows them: padding, and the answer that they are to predict.
+
+    Args:
+        model: without an adapter, in evaluation mode.
+        tokens: of one example.
+        pad: token that rows are padded with.
+
+    Raises:
+        UserError: padding on the right changes the states before it.
+    """
+    longer = torch.tensor([[*tokens, *[pad] * 8]], device=model.device)
+    with torch.inference_mode():
+        alone, padded = (
+            own_decoder(model)(input_ids=ids, use_cache=False).last_hidden_state[0, : len(tokens)].float()
+            for ids in (longer[:, :-8], longer)
+        )
+    if not (alone - padded).norm() < (1e-3 if model.dtype == torch.float32 else 0.1) * alone.norm():
+        raise UserError(f"{type(model).__name__} is no causal model: its tokens see what follows; use another base model")
+
+
 def adapted_layers(base: PreTrainedModel, lora: Lora) -> list[str] | str:
     """Find the linear layers of a model's blocks that a recipe adapts, as PEFT wants to be told.
 
