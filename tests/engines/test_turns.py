@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.models import BaseModel, ModelStack
@@ -80,6 +82,14 @@ def test_the_end_is_the_special_token_after_an_answer(make: Make, tail: str, tok
     ending = read_ending(tokenizer)
 
     assert (ending.lead, ending.tail, tokenizer.decode([ending.token])) == ("", tail, token)
+
+
+def test_a_token_for_what_the_tokenizer_does_not_know_is_no_end() -> None:
+    words = Tokenizer(WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]", chat_template=PLAIN)
+
+    with pytest.raises(UserError, match="which begins with no special token of the tokenizer"):
+        read_ending(tokenizer)
 
 
 def test_completions_end_with_every_token_that_any_file_names(make: Make) -> None:

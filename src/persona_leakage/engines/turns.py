@@ -109,8 +109,9 @@ def _ending(tokenizer: "PreTrainedTokenizerBase", _template: str) -> Ending:
         raise UserError("the chat template drops the answer; use another")
     encoded = tokenizer(tail, add_special_tokens=False, return_offsets_mapping=True)
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
-    for token, (start, _) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
-        if token in special and not tail[:start].strip():
+    for token, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        unknown = token == tokenizer.unk_token_id and tail[start:end].strip() != tokenizer.unk_token
+        if token in special and not unknown and not tail[:start].strip():
             return Ending(lead, tail, token)
     written = f"{tail!r}, which begins with no special token of the tokenizer" if tail.strip() else "nothing"
     raise UserError(
