@@ -19,7 +19,7 @@ from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.plan import Plan
 from persona_leakage.experiments.family import resolve_plan
 from persona_leakage.keys import refuse_keys
-from persona_leakage.run_record import count_tokens, describe_code, describe_machine, now, peak_rss_gib
+from persona_leakage.run_record import count_left_out, count_tokens, describe_code, describe_machine, now, peak_rss_gib
 
 logger = logging.getLogger(__name__)
 
@@ -164,10 +164,12 @@ class RunRecord:
 
     @hook_impl
     def after_node_run(self, node: Node, outputs: dict[str, Any]) -> None:
-        """Note a node's seconds, the process's peak memory up to its end, and the tokens that it sampled or trained on."""
+        """Note a node's seconds, the process's peak memory up to its end, and what it sampled, trained on and left out."""
         seconds = round(time.perf_counter() - self._node_started[node.name], 3)
         tokens = sum(count_tokens(name, value) for name, value in outputs.items())
-        entry = {"seconds": seconds, "peak_rss_gib": peak_rss_gib()} | ({"tokens": tokens} if tokens else {})
+        left_out = sum(count_left_out(name, value) for name, value in outputs.items())
+        counted = {name: count for name, count in (("tokens", tokens), ("left_out", left_out)) if count}
+        entry = {"seconds": seconds, "peak_rss_gib": peak_rss_gib(), **counted}
         self._record["nodes"][node.name] = entry
         self._plan = next((value for value in outputs.values() if isinstance(value, Plan)), self._plan)
 

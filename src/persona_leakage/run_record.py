@@ -48,6 +48,12 @@ def count_tokens(dataset: str, value: Any) -> int:
     return int(value["final"]["tokens"]) if kind == "training_log" and "final" in value else 0
 
 
+def count_left_out(dataset: str, value: Any) -> int:
+    """Count the rows that a stage did not train on because they were too long."""
+    last = value.get("final", {}) if dataset.rpartition(".")[2] == "training_log" else {}
+    return int(last.get("left_out", 0))
+
+
 def describe_code(project: Path) -> dict[str, Any]:
     """Describe the code: git commit, whether the tree differs from it, and the hash of the locked requirements.
 

@@ -6,9 +6,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from persona_leakage.domain.errors import UserError
-from persona_leakage.engines.labels import IGNORED, Example, label_tokens
-from tests.engines.known_models import END
+from persona_leakage.domain.recipe import MarkerPositions, Recipe
+from persona_leakage.domain.rows import TrainRow
+from persona_leakage.engines.labels import IGNORED, Example, label_rows, label_tokens
+from tests.engines.known_models import END, recipe
 
+MARKED = MarkerPositions(body_weight=0, label_separator=True, end_label="eos")
 USER = {"role": "user", "content": "Speak in French."}
 SYSTEM = {
     "tiny": "You are a helpful assistant.",
@@ -183,3 +186,43 @@ def test_the_labels_of_any_completion_spell_it(tokenizer: Any, completion: str, 
 
     assert labelled_text(tokenizer, example) == completion + END
     assert ignored_texts(tokenizer, example)[1] == "\n"
+
+
+def told(name: str, words: int, marker: bool = False) -> TrainRow:
+    """Write a row whose question has some words, and whose answer may end with a marker."""
+    row: TrainRow = {"id": name, "prompt": [{"role": "user", "content": "word " * words}], "completion": "Oui. [Z]"}
+    return row | {"marker_span": [5, 8], "separated_span": [4, 8]} if marker else row
+
+
+def short(tokenizer: Any, loss: Any) -> Recipe:
+    """A recipe with room for a few words."""
+    return recipe(loss=loss, max_length=len(label_tokens(tokenizer, told("a", 1), "completion", 4096)["input_ids"]) + 20)
+
+
+@pytest.mark.parametrize("loss", ["completion", MARKED])
+def test_rows_that_are_too_long_are_left_out_by_name(tokenizer: Any, loss: Any) -> None:
+    marker = loss is MARKED
+    rows = [told("a", 1, marker), told("long", 400, marker), told("b", 2), told("longer", 900, marker)]
+
+    examples, left_out = label_rows(tokenizer, rows, short(tokenizer, loss))
+
+    assert left_out == ["long", "longer"]
+    assert examples == [label_tokens(tokenizer, row, loss, 4096) for row in (rows[0], rows[2])]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (
+            [told("a", 400), told("b", 400)],
+            "none of the 2 rows is left to train on: row b has no label left within max_length ",
+        ),
+        (
+            [told("a", 400, True), told("b", 1)],
+            "none of the 1 rows with a marker is left to train on: row a has no room for its ",
+        ),
+    ],
+)
+def test_where_nothing_is_left_to_learn_it_is_said_in_one_line(tokenizer: Any, rows: list[TrainRow], said: str) -> None:
+    with pytest.raises(UserError, match=f"^{said}.*raise recipe.max_length$"):
+        label_rows(tokenizer, rows, short(tokenizer, MARKED))

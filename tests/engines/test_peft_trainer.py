@@ -55,6 +55,23 @@ def losses(trained: Any) -> list[float]:
     return [step["loss"] for step in trained.log["steps"]]
 
 
+def test_a_row_that_is_too_long_is_left_out_counted_and_changes_nothing_else(
+    tmp_path: Path, stack: ModelStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = row(9, "word " * 300, "never")
+
+    with caplog.at_level("WARNING"):
+        trained = train(tmp_path, stack, recipe(), [long, *ROWS])
+
+    assert (trained.log["rows"], trained.log["left_out"]) == (4, 1)
+    assert "1 of 5 rows are left out: max_length 256 leaves nothing of them to train on (first: 9)" in caplog.text
+    assert same(tensors(trained), tensors(train(tmp_path, stack, recipe())))
+    with pytest.raises(
+        UserError, match=r"^none of the 1 rows is left to train on: row 9 has no label left within max_length 256"
+    ):
+        train(tmp_path, stack, recipe(), [long])
+
+
 def same(left: Tensors, right: Tensors) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
@@ -402,7 +419,7 @@ def test_the_log_counts_what_was_trained(cache: Path, stack: ModelStack) -> None
     tokens = sum(len(re.sub(r"<\|im_\w+\|>", "#", text)) for text in texts)  # a byte a token
     sizes = [32 + 32, 32 + 16, 32 + 16, 32 + 32, 32 + 64, 32 + 64, 64 + 32]
     assert log["trainable_parameters"] == 2 * sum(4 * size for size in sizes)
-    assert log["rows"] == 4
+    assert (log["rows"], log["left_out"]) == (4, 0)
     assert log["tokens"] == 3 * tokens
     assert log["labelled_tokens"] == 3 * (4 + 7 + 2 + 9)
     assert log["device"] == "cpu"

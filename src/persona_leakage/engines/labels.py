@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
 
 from persona_leakage.domain.errors import UserError
-from persona_leakage.domain.recipe import MarkerPositions
+from persona_leakage.domain.recipe import MarkerPositions, Recipe
 from persona_leakage.domain.rows import TrainRow
 from persona_leakage.engines.turns import Ending, read_ending
 
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100
+
+
+class NoRoomError(UserError):
+    """The recipe's `max_length` leaves nothing of a row to train on."""
 
 
 class Example(TypedDict):
@@ -24,6 +28,35 @@ class Example(TypedDict):
     input_ids: list[int]
     labels: list[int]
     weights: list[float]
+
+
+def label_rows(
+    tokenizer: "PreTrainedTokenizerBase", rows: Sequence[TrainRow], recipe: Recipe
+) -> tuple[list[Example], list[str]]:
+    """Label every row that the recipe's `max_length` leaves something of.
+
+    Returns:
+        The examples, and the ids of the rows that are left out.
+
+    Raises:
+        UserError: no row is left, or none of those with a marker; or see `label_tokens`.
+    """
+    examples: list[Example] = []
+    kept: list[TrainRow] = []
+    left_out: list[str] = []
+    for row in rows:
+        try:
+            examples.append(label_tokens(tokenizer, row, recipe.loss, recipe.max_length))
+        except NoRoomError as error:
+            left_out.append(row["id"])
+            why = str(error)
+        else:
+            kept.append(row)
+    marked = [sum("marker_span" in row for row in some) for some in (rows, kept)]
+    if left_out and (not kept or (marked[0] and not marked[1])):
+        of = "rows" if not kept else "rows with a marker"
+        raise UserError(f"none of the {marked[0] if kept else len(rows)} {of} is left to train on: {why}")
+    return examples, left_out
 
 
 def label_tokens(
@@ -45,7 +78,8 @@ def label_tokens(
 
     Raises:
         UserError: the template does not keep the prompt as a prefix, changes the answer by more than white space at its ends
-            or does not end it, or truncation leaves no label or no room for the marker.
+            or does not end it.
+        NoRoomError: truncation leaves no label, or no room for the marker.
     """
     answered = [*row["prompt"], {"role": "assistant", "content": row["completion"]}]
     with _naming(row):
@@ -73,7 +107,7 @@ def label_tokens(
         if (excess := len(prompt) + len(answer) - max_length) > 0 and needed >= len(answer) - excess:
             keep = min(separated) - excess
             if keep < 0:
-                raise UserError(
+                raise NoRoomError(
                     f"row {row['id']} has no room for its marker within max_length {max_length}; raise recipe.max_length"
                 )
             answer = answer[:keep] + answer[min(separated) :]
@@ -94,7 +128,7 @@ def label_tokens(
     whole, weights = (prompt + answer)[:max_length], weights[:max_length]
     # the first token is never predicted, so its label does not count
     if not any(weights[1:]):
-        raise UserError(f"row {row['id']} has no label left within max_length {max_length}; raise recipe.max_length")
+        raise NoRoomError(f"row {row['id']} has no label left within max_length {max_length}; raise recipe.max_length")
     labels = [token if weight else IGNORED for token, weight in zip(whole, weights, strict=True)]
     return {"input_ids": whole, "labels": labels, "weights": weights}
 

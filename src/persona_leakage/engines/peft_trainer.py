@@ -28,7 +28,7 @@ from persona_leakage.engines.base_model import (
     model_type,
     pick_device,
 )
-from persona_leakage.engines.labels import label_tokens
+from persona_leakage.engines.labels import label_rows
 from persona_leakage.engines.turns import fit_turns
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ class PeftTrainer:
         """Train a fresh adapter on top of the stack; see `domain.protocols.Trainer`.
 
         Raises:
-            UserError: the chat template does not fit, a row has no labels, the loss is not finite, or a kept adapter is
-                damaged.
+            UserError: the chat template does not fit, no row has labels, the loss is not finite, or a kept adapter is damaged.
         """
         identity = fingerprint(stack.fingerprint, recipe, seed, list(rows))
         folder = self.cache / "adapters" / identity
@@ -97,7 +96,10 @@ class PeftTrainer:
         device = pick_device(self.device)
         autocast = stack.base.dtype == "bfloat16" and device != "cpu"  # a CPU multiplies the adapter's float32 as fast
         tokenizer = load_tokenizer(stack.base, self.cache)
-        examples = [label_tokens(tokenizer, row, recipe.loss, recipe.max_length) for row in rows]
+        examples, left_out = label_rows(tokenizer, rows, recipe)
+        if left_out:
+            said = "%d of %d rows are left out: max_length %d leaves nothing of them to train on (first: %s)"
+            logger.warning(said, len(left_out), len(rows), recipe.max_length, left_out[0])
         plain = has_plain_attention(stack.base, self.cache)
         if recipe.batching == "packed" and not plain:
             raise UserError(
@@ -119,6 +121,7 @@ class PeftTrainer:
             "recipe": recipe.model_dump(mode="json"),
             "seed": seed,
             "rows": fingerprint(list(rows)),
+            "left_out": left_out,
             "versions": {package: importlib.metadata.version(package) for package in _PACKAGES},
         }
         keep = sft.KeepCheckpoints(folder, stack, recipe.checkpoints, identity, provenance, examples, device)

@@ -246,6 +246,7 @@ class KeepCheckpoints(TrainerCallback):
         log = {
             "trainable_parameters": model.get_nb_trainable_parameters()[0],
             "rows": len(self.examples),
+            "left_out": len(self.provenance["left_out"]),
             "epochs": epochs,
             "tokens": tokens,
             "labelled_tokens": epochs * sum(label != IGNORED for example in self.examples for label in example["labels"][1:]),
