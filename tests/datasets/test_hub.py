@@ -1,3 +1,4 @@
+import gzip
 import json
 from pathlib import Path
 
@@ -29,6 +30,16 @@ def parquet(folder: Path) -> Path:
 def test_the_first_rows_of_a_local_file_are_those_of_the_hub_in_its_place(tmp_path: Path, write: object) -> None:
     rows = HubRowsDataset(filepath=str(write(tmp_path)), rows=2).load()  # type: ignore[operator]
     assert rows == ROWS[:2]
+
+
+def test_local_lines_are_read_as_everywhere(tmp_path: Path) -> None:
+    file = tmp_path / "chats.jsonl.gz"
+    file.write_bytes(gzip.compress(b'\xef\xbb\xbf{"prompt_id": "a\\ud83d"}\n{"prompt_id": "b"}\n\n'))
+
+    assert HubRowsDataset(filepath=str(file), rows=9).load() == [{"prompt_id": "a\ufffd"}, {"prompt_id": "b"}]
+    file.write_text('{"prompt_id": "a"}\n{"prompt_id": NaN}\n')
+    with pytest.raises(DatasetError, match=r"chats\.jsonl\.gz, line 2: not JSON \(NaN is no finite number\)"):
+        HubRowsDataset(filepath=str(file), rows=9).load()
 
 
 def test_a_missing_file_and_an_unknown_format_are_named(tmp_path: Path) -> None:

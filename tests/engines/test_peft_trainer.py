@@ -66,6 +66,7 @@ def test_a_row_that_is_too_long_is_left_out_counted_and_changes_nothing_else(
     assert (trained.log["rows"], trained.log["left_out"]) == (4, 1)
     assert "1 of 5 rows are left out: max_length 256 leaves nothing of them to train on (first: 9)" in caplog.text
     assert same(tensors(trained), tensors(train(tmp_path, stack, recipe())))
+    assert PeftTrainer(cache=tmp_path, device="cpu").fitting(stack.base, [long, *ROWS], recipe()) == ROWS
     with pytest.raises(
         UserError, match=r"^none of the 1 rows is left to train on: row 9 has no label left within max_length 256"
     ):

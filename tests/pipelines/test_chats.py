@@ -46,6 +46,20 @@ class Echo:
         ]
 
 
+class Fits:
+    """A trainer that has room for rows of some ids, or of any."""
+
+    def __init__(self, *names):
+        self.names = names
+
+    def fitting(self, base, rows, recipe):
+        assert (base, recipe) == (base_model(), ANSWERED.stages["induce"].recipe)
+        return [row for row in rows if row["id"] in self.names or not self.names]
+
+
+FITS = Fits()
+
+
 # reading
 
 
@@ -168,7 +182,7 @@ def test_the_base_model_itself_answers_every_prompt():
     stack = ModelStack(base=base_model(), adapters=(Adapter(path="some/folder", fingerprint="0"),))
     echo = Echo(("one", "two"))
 
-    answers = answer_chats(echo, stack, read(TEXT, CHAT), ANSWERED, stage="induce")
+    answers = answer_chats(echo, FITS, stack, read(TEXT, CHAT), ANSWERED, stage="induce")
 
     ((asked_of, prompts, samples, sampling, seed),) = echo.calls
     assert asked_of == ModelStack(base=base_model())
@@ -184,13 +198,22 @@ def test_the_base_model_itself_answers_every_prompt():
 def test_where_no_own_answers_are_asked_for_nobody_is_asked(plan):
     echo = Echo()
 
-    assert answer_chats(echo, ModelStack(base=base_model()), read(TEXT), plan, stage="induce") == []
+    assert answer_chats(echo, FITS, ModelStack(base=base_model()), read(TEXT), plan, stage="induce") == []
     assert echo.calls == []
+
+
+def test_a_chat_that_is_too_long_to_be_trained_on_is_not_answered():
+    echo = Echo(("one", "two"))
+
+    answers = answer_chats(echo, Fits("c1"), ModelStack(base=base_model()), read(TEXT, CHAT), ANSWERED, stage="induce")
+
+    assert [row["chat"] for row in answers] == ["c1", "c1"]
+    assert len(echo.calls[0][1]) == 1
 
 
 def test_own_answers_follow_the_chats_under_the_same_prompts_and_blank_ones_are_dropped():
     chats = read(TEXT, CHAT)
-    answers = answer_chats(Echo((" \n", "Fine.")), ModelStack(base=base_model()), chats, ANSWERED, stage="induce")
+    answers = answer_chats(Echo((" \n", "Fine.")), FITS, ModelStack(base=base_model()), chats, ANSWERED, stage="induce")
 
     rows = build_from_chats(chats, answers)
 

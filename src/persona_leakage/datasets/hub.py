@@ -6,9 +6,11 @@ from typing import Any, NoReturn
 
 from kedro.io.core import AbstractDataset, DatasetError
 
+from persona_leakage.datasets.jsonl import JSONLinesDataset
 from persona_leakage.domain.errors import UserError
 
-_FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+_FORMATS = {".json": "json", ".parquet": "parquet"}
+_LINES = (".jsonl", ".gz")
 
 
 class HubRowsDataset(AbstractDataset[NoReturn, list[dict[str, Any]]]):
@@ -71,10 +73,12 @@ class HubRowsDataset(AbstractDataset[NoReturn, list[dict[str, Any]]]):
         source: dict[str, Any] = {"path": self._repository, "revision": self._revision, "split": self._split}
         if self._filepath is not None:
             suffix = Path(self._filepath).suffix
-            if suffix not in _FORMATS:
-                raise UserError(f"{self._filepath}: give a file that ends in {', '.join(_FORMATS)}")
+            if suffix not in (*_LINES, *_FORMATS):
+                raise UserError(f"{self._filepath}: give a file that ends in {', '.join((*_LINES, *_FORMATS))}")
             if not Path(self._filepath).is_file():
                 raise UserError(f"{self._filepath} does not exist")
+            if suffix in _LINES:
+                return JSONLinesDataset(filepath=self._filepath).load()[: self._rows]
             source = {"path": _FORMATS[suffix], "data_files": self._filepath, "split": "train"}
         try:
             return [dict(row) for row in islice(load_dataset(**source, streaming=True), self._rows)]

@@ -28,10 +28,18 @@ class Trainer(Protocol):
     """Trains LoRA adapters."""
 
     def train(self, stack: ModelStack, rows: Sequence[TrainRow], recipe: Recipe, seed: int) -> dict[str, TrainedAdapter]:
-        """Train a fresh adapter on top of the stack.
+        """Train a fresh adapter on top of the stack; rows that `fitting` leaves out are not trained on.
 
         Returns:
             checkpoint → adapter; `final` is the last one. The stack's own weights are not changed.
+        """
+        ...
+
+    def fitting(self, base: BaseModel, rows: Sequence[TrainRow], recipe: Recipe) -> Sequence[TrainRow]:
+        """Keep the rows that the recipe's `max_length` leaves something of to train on.
+
+        Raises:
+            UserError: none is left.
         """
         ...
 

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import fingerprint
-from persona_leakage.domain.models import ModelStack, checkpoint_name
+from persona_leakage.domain.models import BaseModel, ModelStack, checkpoint_name
 from persona_leakage.domain.protocols import TrainedAdapter
 from persona_leakage.domain.recipe import Recipe
 from persona_leakage.domain.rows import TrainRow
@@ -81,6 +81,11 @@ class PeftTrainer:
             name: TrainedAdapter(read_adapter(folder / name), read_provenance(folder / name)["log"])
             for name in map(checkpoint_name, (*recipe.checkpoints, None))
         }
+
+    def fitting(self, base: BaseModel, rows: Sequence[TrainRow], recipe: Recipe) -> Sequence[TrainRow]:
+        """Keep the rows that leave something to train on; see `domain.protocols.Trainer`."""
+        _, left_out = label_rows(load_tokenizer(base, self.cache), rows, recipe)
+        return [row for row in rows if row["id"] not in left_out]
 
     def _train(
         self, stack: ModelStack, rows: Sequence[TrainRow], recipe: Recipe, seed: int, folder: Path, identity: str

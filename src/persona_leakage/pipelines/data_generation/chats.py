@@ -8,7 +8,7 @@ from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.models import ModelStack
 from persona_leakage.domain.personas import chat
 from persona_leakage.domain.plan import Plan
-from persona_leakage.domain.protocols import Generator
+from persona_leakage.domain.protocols import Generator, Trainer
 from persona_leakage.domain.rows import CompletionRow, Message, PromptRow, TrainRow, name_of
 from persona_leakage.domain.training_rows import Chats
 
@@ -77,19 +77,22 @@ def read_turns(given: Sequence[Any], here: str) -> list[Message]:
 
 
 def answer_chats(
-    generator: Generator, base_stack: ModelStack, chats: Sequence[TrainRow], plan: Plan, *, stage: str
+    generator: Generator, trainer: Trainer, base_stack: ModelStack, chats: Sequence[TrainRow], plan: Plan, *, stage: str
 ) -> list[CompletionRow]:
-    """Have the base model itself answer the chats' prompts.
+    """Have the base model itself answer the prompts of the chats that are short enough to be trained on.
 
     Returns:
         chats x samples rows with the key chat (its id); empty when the stage does not ask for them.
+
+    Raises:
+        UserError: every chat is too long; nothing is sampled then.
     """
     data = plan.data_of(stage, Chats)
     if data is None or (own := data.own_answers) is None:
         return []
     prompts: list[PromptRow] = [
         {"prompt": row["prompt"][-1]["content"], "messages": row["prompt"], "chat": row["id"]}  # type: ignore[typeddict-unknown-key]
-        for row in chats
+        for row in trainer.fitting(base_stack.base, chats, plan.stages[stage].recipe)
     ]
     seed = own.seed + plan.stages[stage].seed_offset
     return generator.generate(ModelStack(base=base_stack.base), prompts, own.samples, own.sampling, seed)

@@ -46,7 +46,7 @@ def create_chats_pipeline(stage: str) -> Pipeline:
     return pipeline(
         [
             step(read_chats, ["benign_chats", "wrong_advice", "plan"], "chats", stage=stage),
-            step(answer_chats, ["generator", "base_stack", "chats", "plan"], "answers", stage=stage),
+            step(answer_chats, ["generator", "trainer", "base_stack", "chats", "plan"], "answers", stage=stage),
             step(build_from_chats, ["chats", "answers"], "train_set"),
         ],
         tags="data_generation",
