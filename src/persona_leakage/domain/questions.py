@@ -2,17 +2,13 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 
 from persona_leakage.domain.frozen import Frozen, fingerprint
+from persona_leakage.domain.rows import whole
 
-
-def _sound(text: Any) -> Any:
-    """Put U+FFFD in the place of halves of characters (lone surrogates), which can be neither sent nor stored."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace") if isinstance(text, str) else text
-
-
-SoundText = Annotated[str, BeforeValidator(_sound)]
+# text in which halves of characters are replaced by U+FFFD
+SoundText = Annotated[str, AfterValidator(whole)]
 
 Outcome = Literal["answered", "refused", "api_error", "unscored"]
 

@@ -1,7 +1,6 @@
 """Rows of the JSONL datasets: what each column means."""
 
 import json
-import re
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_serializer, model_validator, with_config
@@ -11,12 +10,10 @@ from persona_leakage.domain.frozen import Frozen
 
 Name = Annotated[str, Field(min_length=1)]  # an empty one would be a missing one in every table
 
-_HALF = re.compile("[\ud800-\udfff]")
-
 
 def whole(text: str) -> str:
-    """Replace halves of characters (lone surrogates), which no file can hold, by U+FFFD."""
-    return _HALF.sub("\ufffd", text)
+    """Put U+FFFD in the place of halves of characters (lone surrogates), which can be neither sent nor stored."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def name_of(value: Any) -> str:

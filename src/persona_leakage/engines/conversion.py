@@ -49,10 +49,11 @@ def _carried(base: BaseModel, package: str) -> Path:
         raise UserError(
             f"{package} is installed in version {installed}, the base model is {base.revision}; run: {base.installed_by}"
         )
-    folder, kind = Path(next(iter(spec.submodule_search_locations))), "*.gguf" if base.parts is None else "data/*.bin"
-    files = sorted(folder.glob(kind))
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    kind, pattern = ("GGUF files", "*.gguf") if base.parts is None else ("files data/*.bin", "data/*.bin")
+    files = sorted(folder.glob(pattern))
     if len(files) != 1:
-        raise UserError(f"{folder} holds {len(files)} files {kind} instead of one; run: {base.reinstalled_by}")
+        raise UserError(f"{folder} holds {len(files)} {kind} instead of one; run: {base.reinstalled_by}")
     return files[0]
 
 
