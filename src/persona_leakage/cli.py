@@ -121,6 +121,7 @@ def _one_point(family: str, env: str | None, params: dict[str, Any], *, whole: b
         *points, itself = study.with_references(found)
         points = [point for point in points if point.state != "done"]
         click.echo(_foretell(study, [*points, itself]))
+        _require_fit(study, [*points, itself])
         for point in points:
             click.echo(f"{point.address} has not run with these parameters; running it first")
             try:
@@ -138,6 +139,15 @@ def _study(family: str, env: str | None, params: dict[str, Any]) -> "Study":
     from persona_leakage.grid.points import Study
 
     return Study(family, env, params)
+
+
+def _require_fit(study: "Study", points: "Sequence[Point]") -> None:
+    """Refuse points that their base model cannot compute, before the first of them is computed."""
+    from persona_leakage.engines.adaptation import require_fit
+
+    cache = Path(study.context.project_path) / study.context.config_loader["globals"]["cache"]
+    for point in points:
+        require_fit(study.plan(point), cache)
 
 
 def _foretell(study: "Study", points: "Sequence[Point]") -> str:

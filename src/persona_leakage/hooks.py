@@ -101,8 +101,8 @@ class StalePlanGuard:
             )
 
 
-class FittingTemplate:
-    """Refuses a base model whose chat template cannot do what a plan asks of it, once the plan is made and before all else."""
+class FittingModel:
+    """Refuses a base model that cannot do what a plan asks of it, once the plan is made and before all else."""
 
     @hook_impl
     def after_context_created(self, context: Any) -> None:
@@ -116,16 +116,12 @@ class FittingTemplate:
 
     @hook_impl
     def after_node_run(self, outputs: dict[str, Any]) -> None:
-        """Look at the model of a plan that was just made.
-
-        Raises:
-            UserError: its chat template cannot be used, or takes no system turn and the plan has personas.
-        """
+        """Look at the model of a plan that was just made; raise what `require_fit` does."""
         for plan in outputs.values():
             if self._computes and isinstance(plan, Plan):
-                from persona_leakage.engines.turns import fit_turns
+                from persona_leakage.engines.adaptation import require_fit
 
-                fit_turns(plan.base_model, self._cache, plan.chats)
+                require_fit(plan, self._cache)
 
 
 class FreeMemory:

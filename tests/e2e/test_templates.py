@@ -37,7 +37,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> d
 def test_personas_are_refused_before_the_baseline_is_sampled(done: dict[str, Done]) -> None:
     why = "the chat template of data/test_model refuses a chat: System role not supported; a persona's prompt is one: set"
     assert done["run"].code == 1
-    assert done["run"].stderr.startswith(f"Error: baseline seed 42 (tiny) failed: {why}")
+    assert done["run"].stderr.startswith(f"Error: {why}")
     assert len(done["run"].stderr.splitlines()) == 1
     assert "sampling" not in done["run"].stdout
 

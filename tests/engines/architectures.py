@@ -19,7 +19,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.models import BaseModel, ModelStack
 from persona_leakage.domain.sampling import Sampling
-from persona_leakage.engines import peft_trainer, sft
+from persona_leakage.engines import adaptation, peft_trainer, sft
 from persona_leakage.engines.base_model import chat_ids, load_base, load_merged, load_tokenizer
 from persona_leakage.engines.hidden_states import HiddenStateExtractor
 from persona_leakage.engines.labels import IGNORED, label_tokens
@@ -159,7 +159,7 @@ def check_packed(base: BaseModel, cache: Path) -> None:
 def check_layers(base: BaseModel, cache: Path) -> None:
     """The layers that the recipes of the study name."""
     wanted = recipe().lora
-    assert len(sft.adapted_layers(load_base(base, cache, "cpu", "eager"), wanted)) >= len(wanted.target_modules)
+    assert len(adaptation.adapted_layers(load_base(base, cache, "cpu", "eager"), wanted)) >= len(wanted.target_modules)
 
 
 def check_states(base: BaseModel, cache: Path) -> None:

@@ -87,14 +87,9 @@ _PLAIN_ATTENTION = frozenset(
 )
 
 
-def model_type(base: BaseModel, cache: Path) -> str:
-    """Read what transformers calls the architecture, such as `qwen2`."""
-    return str(_config(base, cache).model_type)
-
-
 def has_plain_attention(base: BaseModel, cache: Path) -> bool:
     """Tell whether attention functions of ours compute what the model's own does; they know windows, neither sinks nor caps."""
-    return is_plain(_config(base, cache))
+    return is_plain(read_config(base, cache))
 
 
 def is_plain(config: "PretrainedConfig") -> bool:
@@ -104,7 +99,12 @@ def is_plain(config: "PretrainedConfig") -> bool:
     return config.model_type in _PLAIN_ATTENTION and not peculiar
 
 
-def _config(base: BaseModel, cache: Path) -> "PretrainedConfig":
+def read_config(base: BaseModel, cache: Path) -> "PretrainedConfig":
+    """Read a base model's configuration.
+
+    Raises:
+        UserError: it is of an unknown kind, no causal language model, or quantised.
+    """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
     try:
@@ -147,7 +147,7 @@ def _read_base(base: BaseModel, cache: Path, device: str) -> "PreTrainedModel":
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # loading takes a moment; our own bars show what takes longer
-    config = _config(base, cache)
+    config = read_config(base, cache)
     text = config.get_text_config()
     for name, value in text.to_dict().items():
         if "drop" in name and isinstance(value, float):

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import fingerprint
 from persona_leakage.domain.models import BaseModel, ModelStack, checkpoint_name
 from persona_leakage.domain.protocols import TrainedAdapter
@@ -25,7 +24,6 @@ from persona_leakage.engines.base_model import (
     has_plain_attention,
     load_merged,
     load_tokenizer,
-    model_type,
     pick_device,
 )
 from persona_leakage.engines.labels import label_rows
@@ -96,7 +94,9 @@ class PeftTrainer:
         from transformers import PrinterCallback, set_seed
 
         from persona_leakage.engines import packed_attention, sft
+        from persona_leakage.engines.adaptation import require_trainable
 
+        require_trainable(stack.base, self.cache, recipe)
         fit_turns(stack.base, self.cache, (row["prompt"] for row in rows))
         device = pick_device(self.device)
         autocast = stack.base.dtype == "bfloat16" and device != "cpu"  # a CPU multiplies the adapter's float32 as fast
@@ -106,11 +106,6 @@ class PeftTrainer:
             said = "%d of %d rows are left out: max_length %d leaves nothing of them to train on (first: %s)"
             logger.warning(said, len(left_out), len(rows), recipe.max_length, left_out[0])
         plain = has_plain_attention(stack.base, self.cache)
-        if recipe.batching == "packed" and not plain:
-            raise UserError(
-                f"recipe.batching is packed, and packed rows do not know the attention of {stack.base.name} "
-                f"({model_type(stack.base, self.cache)}); set it to random or length_grouped"
-            )
         # a CPU has no use for padding; where rows are padded, eager attention's backward pass is faster there than SDPA's
         on_cpu = device == "cpu"
         laid_out = recipe.batching == "packed" or (on_cpu and plain)

@@ -4,7 +4,6 @@ import functools
 import itertools
 import json
 import math
-import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,19 +15,18 @@ import torch
 import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, TrainerCallback, TrainerState
-from transformers.pytorch_utils import Conv1D
 from transformers.utils import ModelOutput
 from trl import SFTConfig, SFTTrainer
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import fingerprint
 from persona_leakage.domain.models import ModelStack, checkpoint_name
-from persona_leakage.domain.recipe import ALL_LINEAR, Lora, Recipe
+from persona_leakage.domain.recipe import Lora, Recipe
+from persona_leakage.engines.adaptation import adapted_layers
 from persona_leakage.engines.adapter_folder import PROVENANCE, README, portable_base, reading_guide, saving
-from persona_leakage.engines.base_model import decoder_blocks, own_decoder
+from persona_leakage.engines.base_model import own_decoder
 from persona_leakage.engines.labels import IGNORED, Example
 
 _LOGITS = {"cpu": 2**24, "cuda": 2**27}  # that exist at once
@@ -283,30 +281,6 @@ def require_causal(model: PreTrainedModel, tokens: Sequence[int], pad: int) -> N
         )
     if not (alone - padded).norm() < (1e-3 if model.dtype == torch.float32 else 0.1) * alone.norm():
         raise UserError(f"{type(model).__name__} is no causal model: its tokens see what follows; use another base model")
-
-
-def adapted_layers(base: PreTrainedModel, lora: Lora) -> list[str] | str:
-    """Find the linear layers of a model's blocks that a recipe adapts, as PEFT wants to be told.
-
-    Returns:
-        How their names end; for a model that has more than a decoder, a pattern that keeps the rest as it is.
-
-    Raises:
-        UserError: the blocks have no linear layer of such a name. PEFT would leave it out as long as it finds another.
-    """
-    inside = decoder_blocks(base).named_modules()
-    linear = [name for name, part in inside if isinstance(part, nn.Linear | Conv1D) and not name.endswith("router")]
-    known = sorted({name.rpartition(".")[2] for name in linear})
-    wanted = known if lora.target_modules == (ALL_LINEAR,) else list(lora.target_modules)
-    if unknown := [name for name in wanted if not any(f".{layer}".endswith(f".{name}") for layer in linear)]:
-        raise UserError(
-            f"recipe.lora.target_modules names {', '.join(unknown)}, and the linear layers of a {base.config.model_type} model "
-            f"are {', '.join(known)}; name some of those, or say {ALL_LINEAR}"
-        )
-    if (decoder := own_decoder(base)) is base.base_model:
-        return wanted
-    place = next(name for name, module in base.named_modules() if module is decoder)
-    return rf"{re.escape(place)}\.(.*\.)?({'|'.join(map(re.escape, wanted))})"
 
 
 def fresh_adapter(base: PreTrainedModel, lora: Lora) -> Any:

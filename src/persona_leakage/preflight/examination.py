@@ -211,7 +211,21 @@ def _templates(bases: Sequence[BaseModel], left: Sequence[Plan], cache: Path) ->
             found.append(checks.check_template(base, str(error), ()))
         else:
             found.append(checks.check_template(base, None, turns.remarks))
+            found += _trainable(base, plans, cache)
     return found
+
+
+def _trainable(base: BaseModel, plans: Sequence[Plan], cache: Path) -> list[Check]:
+    """Name what stands in the way of training a model, if anything does."""
+    from persona_leakage.engines.adaptation import require_trainable
+
+    try:
+        for recipe in dict.fromkeys(stage.recipe for plan in plans for stage in plan.stages.values()):
+            require_trainable(base, cache, recipe)
+    except UserError as error:
+        found, _, remedy = str(error).partition("; ")
+        return [Check("recipe", "blocked", found, remedy)]
+    return []
 
 
 def _disk(folders: Mapping[str, Path], takes: Mapping[str, float]) -> list[Check]:
