@@ -17,7 +17,8 @@ from kedro.pipeline.node import Node
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.plan import Plan
-from persona_leakage.experiments.family import resolve_plan
+from persona_leakage.experiments import family_of
+from persona_leakage.experiments.family import read_variants, resolve_plan
 from persona_leakage.keys import refuse_keys
 from persona_leakage.run_record import count_left_out, count_tokens, describe_code, describe_machine, now, peak_rss_gib
 
@@ -55,6 +56,17 @@ class KnownParameters:
         checkpoint = loader.runtime_params.get("checkpoint")
         if checkpoint is not None and type(checkpoint) is not int:
             raise UserError(f"--params: checkpoint={checkpoint} is no whole number; give an epoch such as 2")
+
+
+class FittingSettings:
+    """Refuses settings that do not fit, of whatever family: Kedro checks all of them for every run, and at some length."""
+
+    @hook_impl
+    def after_context_created(self, context: Any) -> None:
+        """Check every family's settings for every model; raise what `read_variants` does."""
+        parameters = context.config_loader["parameters"]
+        for name in parameters["variants"]:
+            read_variants(family_of(name), parameters)
 
 
 class NoKeys:

@@ -1,7 +1,15 @@
 """Project settings of Kedro."""
 
 from persona_leakage.configuration import ModelConfigLoader
-from persona_leakage.hooks import FittingModel, FreeMemory, KnownParameters, NoKeys, RunRecord, StalePlanGuard
+from persona_leakage.hooks import (
+    FittingModel,
+    FittingSettings,
+    FreeMemory,
+    KnownParameters,
+    NoKeys,
+    RunRecord,
+    StalePlanGuard,
+)
 
 CONFIG_LOADER_CLASS = ModelConfigLoader
 CONFIG_LOADER_ARGS = {
@@ -14,4 +22,4 @@ CONFIG_LOADER_ARGS = {
     "custom_resolvers": {"epoch_folder": lambda epoch: "" if epoch is None else f"/epoch_{int(epoch):02d}"},
 }
 
-HOOKS = (NoKeys(), KnownParameters(), StalePlanGuard(), FittingModel(), FreeMemory(), RunRecord())
+HOOKS = (NoKeys(), KnownParameters(), FittingSettings(), StalePlanGuard(), FittingModel(), FreeMemory(), RunRecord())

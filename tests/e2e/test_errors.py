@@ -156,13 +156,24 @@ def test_a_failed_gate_is_in_the_report_of_the_gates(project: Project) -> None:
 
 
 @pytest.mark.slow
+def test_a_mistake_in_another_familys_settings_is_one_line_too(project: Project) -> None:
+    for part in ([], ["--tags=scoring"]):
+        done = project.run("condition=baseline,marker_leakage.evaluation.samples=0", *part)
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("Error: marker_leakage.evaluation.samples: ")
+
+
+@pytest.mark.slow
 def test_a_layer_the_model_lacks_is_named_and_the_completions_are_kept(project: Project) -> None:
     stages = "--tags=data_generation,fine_tuning,generation,geometry"
     done = project.run("condition=baseline,lang_inversion.geometry.batch_size=3", stages)
     assert done.returncode == 0, done.stderr
-    folder = project.folder / "conf/test/models.yml"
-    changed = folder.read_text().replace("layers: [0, 1]", "layers: [0, 9]")
-    folder.write_text(changed.replace("headline_layer: 1", "headline_layer: 0"))
+    models = project.folder / "conf/test/models.yml"
+    anchor = "geometry: &geometry {layers: [0, 1], headline_layer: 1}"
+    here, others = models.read_text().split(anchor)
+    others = others.replace("geometry: *geometry", anchor, 1)
+    models.write_text(f"{here}geometry: {{layers: [0, 9], headline_layer: 0}}{others}")
     done = project.run("condition=baseline", stages)
     assert done.returncode == 1
     assert "geometry.layers names [9]" in done.stderr

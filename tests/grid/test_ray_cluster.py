@@ -47,7 +47,7 @@ def written(project: Project, point: str) -> dict[str, int]:
     return {str(file.relative_to(project.folder)): file.stat().st_mtime_ns for file in files}
 
 
-def until(happens: Callable[[], object], process: subprocess.Popen[str], seconds: float = 300) -> None:
+def until(happens: Callable[[], object], process: subprocess.Popen[str], seconds: float = 600) -> None:
     deadline = time.monotonic() + seconds
     while not happens() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
