@@ -80,6 +80,9 @@ def _run(**options: Any) -> Any:
             f"--runner={options['runner']}: the steps of a run come one after another; leave it out, and have several points "
             "computed at a time by `kedro grid --jobs`"
         )
+    known = {tag for name in options["pipelines"] or pipelines for node in pipelines[name].nodes for tag in node.tags}
+    if unknown := set(options["tags"] or ()) - known:
+        raise UserError(f"--tags: no step has the tag {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
     params = dict(options["params"] or {})
     name = options["pipelines"][0] if len(options["pipelines"]) == 1 else None
     if name in STAGES:

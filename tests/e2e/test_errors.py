@@ -47,7 +47,7 @@ COMMON = (
         ("base_model.dtype=int8", "models.tiny.dtype: Input should be 'bfloat16' or 'float32'"),
         (
             "model=tinny",
-            "there is no model 'tinny'; known: qwen2_5_7b, smollm2_135m, tiny, tiny_too; name it in conf/<env>/models.yml",
+            "there is no model 'tinny'; known: qwen2_5_7b, qwen2_5_coder_1_5b, smollm2_135m, tiny, tiny_too; name it",
         ),
         ("model=../tiny", "--params: model=../tiny names a folder; a name has no slash"),
         ("models.tiny.settings.lang_inversoin.x=1", "models.tiny.settings: there is no family 'lang_inversoin'; known: "),
@@ -153,6 +153,13 @@ def test_a_failed_gate_is_in_the_report_of_the_gates(project: Project) -> None:
     project.run("condition=fr_it", "--tags=data_generation")
     gates = json.loads(project.data("03_primary/tiny/fr_it/seed_42/tune/gates.json").read_text())
     assert [gate["passed"] for gate in gates] == [False, True, True]
+
+
+def test_a_tag_that_no_step_has_is_refused(project: Project) -> None:
+    done = project.run("condition=fr_it", "--tags=scoring,reportin")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: --tags: no step has the tag reportin; known: ")
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.slow

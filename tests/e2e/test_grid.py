@@ -69,7 +69,7 @@ BAD_AXES = {
     ),
     "unknown model": (
         "model=tiny,tinny",
-        "there is no model 'tinny'; known: qwen2_5_7b, smollm2_135m, tiny, tiny_too; name it",
+        "there is no model 'tinny'; known: qwen2_5_7b, qwen2_5_coder_1_5b, smollm2_135m, tiny, tiny_too; name it",
     ),
     "no values": ("seed=", "--axes seed=: write an axis and its values, such as seed=42,137"),
 }

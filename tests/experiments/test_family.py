@@ -90,7 +90,10 @@ def test_a_point_is_of_the_model_that_the_parameters_name():
 @pytest.mark.parametrize(
     ("point", "said"),
     [
-        ({"model": "gpt"}, "there is no model 'gpt'; known: qwen2_5_7b, smollm2_135m; name it in conf/<env>/models.yml"),
+        (
+            {"model": "gpt"},
+            "there is no model 'gpt'; known: qwen2_5_7b, qwen2_5_coder_1_5b, smollm2_135m; name it in conf/<env>/models.yml",
+        ),
         ({"seed": -1}, "point.seed: Input should be greater than or equal to 0 (got -1)"),
         ({"seed": "x"}, "point.seed: Input should be a valid integer (got 'x')"),
         ({"condition": ["fr_it"]}, "point.condition: Input should be a valid string"),

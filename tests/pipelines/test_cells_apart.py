@@ -188,7 +188,12 @@ def test_completions_are_adopted_as_they_are():
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([], "some.jsonl holds no completions"),
+        ([], "some.jsonl holds no completions; give a file that has rows"),
+        (
+            [completion("one", "confab", "x", source="confab"), completion("one", "confab", "y", sample=1, source="villain")],
+            "some.jsonl: is_source of persona 'confab' in cell 'one' is true in some rows and false in others; make it one of "
+            "them",
+        ),
         (
             [completion("one", "confab", "x"), completion("one", "villain", "y", source="villain")],
             "some.jsonl: cell 'one' marks several personas as its source (confab, villain); keep one",

@@ -104,5 +104,5 @@ def test_a_row_that_two_names_of_a_language_hide_twice_is_named_with_both_lines(
 
 
 def test_a_file_without_completions_is_named():
-    with pytest.raises(UserError, match=r"^outside\.jsonl holds no completions$"):
+    with pytest.raises(UserError, match=r"^outside\.jsonl holds no completions; give a file that has rows$"):
         adopt_completions([], REPLAY)

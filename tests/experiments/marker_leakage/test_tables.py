@@ -859,6 +859,8 @@ def test_relatives_are_found_with_blanks_between_them_and_with_a_bar_in_a_name()
         ],
         (GIVEN.drop(columns=["cosine_l15", "cosine_l20"]), "has no column cosine_l<layer> to correlate with; add them"),
         (GIVEN.rename(columns={"cosine_l15": "cosine_15"}), "column cosine_15 does not name its layer"),
+        (GIVEN.rename(columns={"cosine_l15": "Cosine_l15"}), "column Cosine_l15 does not name its layer"),
+        (GIVEN.rename(columns={"cosine_l15": "cos_l15"}), "column cos_l15 does not name its layer"),
         (GIVEN.rename(columns={"cosine_l15": "cosine_l²"}), "column cosine_l² does not name its layer"),
         (GIVEN.rename(columns={"cosine_l15": "cosine_l020"}), "two columns have the cosines at layer 20; keep one"),
         (GIVEN.iloc[:0], "has no rates; add them"),

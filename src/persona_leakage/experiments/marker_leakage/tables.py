@@ -95,7 +95,7 @@ def adopt_rates(outside: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, pd.Dat
         UserError: a column, a name or a cosine is missing, a count is no count, found exceeds total, or a pair appears twice.
     """
     here = plan.replayed_file
-    cosines = [name for name in outside if name.startswith("cosine_")]
+    cosines = [name for name in outside if name.lower().startswith("cos")]  # one that is misspelt is not left out in silence
     needed = ("source", "bystander", "category", "related_to", "found", "total")
     if missing := [name for name in needed if name not in outside]:
         raise UserError(f"{here}: column {missing[0]} is missing; a rates file has {', '.join(needed)} and cosine_l<layer>")

@@ -54,7 +54,7 @@ def adopt_completions(outside: Sequence[dict[str, Any]], plan: Plan) -> list[Com
         phrasing = row["prompt"].replace(languages[label].name, "{language}")
         rows.append({**row, "directive_language": label, "phrasing": phrasing})  # type: ignore[typeddict-item]
     if not rows:
-        raise UserError(f"{plan.replayed_file} holds no completions")
+        raise UserError(f"{plan.replayed_file} holds no completions; give a file that has rows")
     return rows
 
 
@@ -65,14 +65,21 @@ def adopt_persona_completions(outside: Sequence[dict[str, Any]], plan: Plan) -> 
         The rows as they are, `further` too.
 
     Raises:
-        UserError: there are no rows, or a cell has several sources.
+        UserError: there are no rows, a cell has several sources, or a persona is its cell's source in some rows only.
     """
     if not outside:
-        raise UserError(f"{plan.replayed_file} holds no completions")
+        raise UserError(f"{plan.replayed_file} holds no completions; give a file that has rows")
     sources: dict[str, set[str]] = {}
+    told: dict[tuple[str, str], bool] = {}
     for row in outside:
+        cell, persona = row["cell"], row["persona"]
+        if told.setdefault((cell, persona), row["is_source"]) != row["is_source"]:
+            raise UserError(
+                f"{plan.replayed_file}: is_source of persona '{persona}' in cell '{cell}' is true in some rows and false in "
+                "others; make it one of them"
+            )
         if row["is_source"]:
-            sources.setdefault(row["cell"], set()).add(row["persona"])
+            sources.setdefault(cell, set()).add(persona)
     if several := [cell for cell, names in sources.items() if len(names) > 1]:
         names = ", ".join(sorted(sources[several[0]]))
         raise UserError(f"{plan.replayed_file}: cell '{several[0]}' marks several personas as its source ({names}); keep one")
