@@ -305,8 +305,10 @@ def test_what_makes_a_missing_model_is_no_part_of_a_point():
 
 
 def test_an_unknown_model_lists_the_known_ones():
-    with pytest.raises(UserError, match=f"there is no model 'gpt'; known: {MODEL}, {OTHER}; name it in"):
-        Designs(load_variants(), None).of(Address(model="gpt", condition="fr_it", seed=1))
+    variants = load_variants()
+
+    with pytest.raises(UserError, match=f"there is no model 'gpt'; known: {', '.join(variants.models)}; name it in"):
+        Designs(variants, None).of(Address(model="gpt", condition="fr_it", seed=1))
 
 
 # what points were made with
