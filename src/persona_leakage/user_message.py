@@ -4,8 +4,11 @@ from pathlib import Path
 
 from kedro.config import MissingConfigException
 from kedro.io.core import VersionNotFoundError
+from pydantic import ValidationError
+from yaml import YAMLError
 
 from persona_leakage.domain.errors import UserError
+from persona_leakage.domain.frozen import one_line
 
 
 def user_message(error: BaseException | None) -> str | None:
@@ -18,6 +21,11 @@ def user_message(error: BaseException | None) -> str | None:
     for link in chain:
         if isinstance(link, UserError):
             return str(link)
+    for link in chain:
+        if isinstance(link, ValidationError):  # of a value that is made of settings which fit by themselves
+            return one_line(link, link.title)
+        if isinstance(link, YAMLError):
+            return f"{' '.join(str(link).split())} Mend it there: keys of one block begin in the same column"
     for link in chain:
         if type(link).__name__ == "OutOfMemoryError":  # torch's, which is not imported for this
             said = str(link).split(". ")[0]

@@ -108,7 +108,7 @@ def test_codes_for_the_second_detector_leave_other_plans_as_they_were():
     ("changes", "said"),
     [
         ({"code": "nl", "detected_as": ["nl", "fr"]}, "'french' and 'dutch' are both detected as 'fr'; evaluate one"),
-        ({"code": "fr", "detected_as": ["nl"]}, "'french' and 'dutch' are both detected as 'fr'; evaluate one"),
+        ({"code": "fr", "detected_as": ["nl"]}, "'french' and 'dutch' are both cross-checked as 'fr'; evaluate one"),
     ],
 )
 def test_two_languages_of_one_code_are_refused(changes, said):

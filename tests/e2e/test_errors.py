@@ -162,6 +162,26 @@ def test_a_tag_that_no_step_has_is_refused(project: Project) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_file_that_is_no_yaml_is_named_with_its_line(project: Project) -> None:
+    models = project.folder / "conf/test/models.yml"
+    models.write_text(models.read_text() + "  bad: [\n")
+    number = len(models.read_text().splitlines())
+    done = project.run("condition=fr_it")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "models.yml" in line
+    assert f"line {number + 1}" in line or f"line {number}" in line
+    assert line.startswith("Error: Invalid YAML")
+
+
+def test_two_languages_of_one_code_are_named(project: Project) -> None:
+    given = "condition=baseline,lang_inversion.languages.german.code=fr"
+    done = project.run(given)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("the languages 'french' and 'german' are both cross-checked as 'fr'; evaluate one")
+
+
 @pytest.mark.slow
 def test_a_mistake_in_another_familys_settings_is_one_line_too(project: Project) -> None:
     for part in ([], ["--tags=scoring"]):

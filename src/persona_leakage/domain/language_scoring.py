@@ -52,12 +52,12 @@ class LanguageScoring(Frozen):
 
     @model_validator(mode="after")
     def _told_apart(self) -> "LanguageScoring":
-        for which in ("detected_as", "cross_check_codes"):
+        for which, how in (("detected_as", "detected as"), ("cross_check_codes", "cross-checked as")):
             labels: dict[str, str] = {}
             for label, language in self.languages.items():
                 for code in getattr(language, which):
                     if (other := labels.setdefault(code, label)) != label:
-                        raise ValueError(f"the languages '{other}' and '{label}' are both detected as '{code}'; evaluate one")
+                        raise ValueError(f"the languages '{other}' and '{label}' are both {how} '{code}'; evaluate one")
         return self
 
     def role(self, directive_language: str) -> Role:
