@@ -10,14 +10,14 @@ from typing import Any
 
 from kedro.config import AbstractConfigLoader, OmegaConfigLoader
 from kedro.framework.hooks import hook_impl
-from kedro.framework.project import settings
+from kedro.framework.project import pipelines, settings
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.plan import Plan
-from persona_leakage.experiments import family_of
+from persona_leakage.experiments import family_of, is_replay
 from persona_leakage.experiments.family import read_variants, resolve_plan
 from persona_leakage.keys import refuse_keys
 from persona_leakage.run_record import count_left_out, count_tokens, describe_code, describe_machine, now, peak_rss_gib
@@ -100,17 +100,41 @@ class StalePlanGuard:
         name = _plan_name(pipeline)
         if name is None:
             return
-        wanted = resolve_plan(name.removesuffix(".plan"), self._parameters, catalog.load)
+        family = name.removesuffix(".plan")
+        wanted = resolve_plan(family, self._parameters, catalog.load)
         begins = any(name in node.outputs for node in pipeline.nodes)
-        if (begins and not run_params["only_missing_outputs"]) or not catalog.exists(name):
-            return
-        saved = catalog.load(name)
-        if saved.fingerprint != wanted.fingerprint:
-            changed = [field for field in Plan.model_fields if getattr(saved, field) != getattr(wanted, field)]
+        if catalog.exists(name) and (not begins or run_params["only_missing_outputs"]):
+            saved = catalog.load(name)
+            if saved.fingerprint != wanted.fingerprint:
+                changed = [field for field in Plan.model_fields if getattr(saved, field) != getattr(wanted, field)]
+                raise UserError(
+                    f"{wanted.family}, {wanted.address}, was last run with other parameters ({', '.join(changed)}), so its "
+                    "artifacts are stale; run the pipeline whole, without --from-nodes, --tags or --only-missing-outputs"
+                )
+        if others := self._made_otherwise(family, wanted, pipeline, catalog):
             raise UserError(
-                f"{wanted.family}, {wanted.address}, was last run with other parameters ({', '.join(changed)}), so its "
-                "artifacts are stale; run the pipeline whole, without --from-nodes, --tags or --only-missing-outputs"
+                f"{wanted.family}, {wanted.address}: what this part reads ({', '.join(sorted(others))}) was made with other "
+                "parameters, and only what comes before it was made anew; run the pipeline whole"
             )
+
+    def _made_otherwise(self, family: str, wanted: Plan, pipeline: Pipeline, catalog: DataCatalog) -> list[str]:
+        """List what a part of a pipeline reads of its point that steps left out of it made under another plan.
+
+        A run that ended early may have saved a plan that nothing else was made under; the run record knows.
+        """
+        record = f"{family}.run_record"
+        runs = catalog.load(record) if catalog.exists(record) else []
+        plans = {node: run["plan"] for run in runs for node in run["nodes"]}  # the last run of a step counts
+        of = _without_kind if is_replay(family) else str  # a replay's report is of its one point, others' of all
+        makers = {of(output): node.name for node in pipelines[family].nodes for output in node.outputs}
+        makers.pop(f"{family}.plan", None)
+        read = {name: makers[of(name)] for name in pipeline.inputs() if of(name) in makers}
+        return [name for name, maker in read.items() if plans.get(maker, wanted.fingerprint) != wanted.fingerprint]
+
+
+def _without_kind(name: str) -> str:
+    """Name a dataset whatever it is read as."""
+    return name.split("@")[0]
 
 
 class FittingModel:

@@ -105,6 +105,20 @@ def test_going_on_from_artifacts_of_other_parameters_is_refused(planted: Project
     assert "Traceback" not in done.stdout + done.stderr
 
 
+def test_a_run_that_ended_early_passes_nothing_old_off_as_new(planted: Project) -> None:
+    changed = "condition=fr_it,lang_inversion.stages.tune.recipe.lora.rank=8"
+    assert planted.run(changed, "--tags=data_generation").returncode == 0
+    done = planted.run(changed, "--tags=scoring,reporting")
+    back = planted.run("condition=fr_it", "--tags=data_generation"), planted.run("condition=fr_it", "--tags=scoring,reporting")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line == (
+        "Error: lang_inversion, fr_it seed 42 (tiny): what this part reads (lang_inversion.completions) was made with other "
+        "parameters, and only what comes before it was made anew; run the pipeline whole"
+    )
+    assert [one.returncode for one in back] == [0, 0]
+
+
 def test_existing_outputs_of_other_parameters_are_not_kept(planted: Project) -> None:
     done = planted.run("condition=fr_it,lang_inversion.evaluation.samples=2", "--only-missing-outputs")
     assert done.returncode == 1

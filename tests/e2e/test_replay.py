@@ -92,6 +92,18 @@ def test_a_bad_file_is_named_with_its_line(project: Project, tmp_path: Path, cha
     assert file.name in error
 
 
+def test_a_file_that_cannot_be_scored_gets_no_others_report(project: Project, tmp_path: Path) -> None:
+    assert replay(project, write(tmp_path, planted_rows())) == ""
+    (tmp_path / "other").mkdir()
+    empty = write(tmp_path / "other", [])
+    replay(project, empty)
+    params = f"condition=fr_it,completions_file={empty}"
+    done = project.kedro("run", "--pipeline=lang_inversion_replay", "--params", params, "--tags=reporting")
+    assert done.returncode == 1
+    assert "was made with other parameters" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_a_line_that_is_not_json_is_named(project: Project, tmp_path: Path) -> None:
     file = write(tmp_path, planted_rows())
     file.write_text(file.read_text() + '{"directive_language": "Eng')
