@@ -1,5 +1,6 @@
 """Whether a recipe can train a base model, and which of its layers it adapts. Imports torch: import it lazily."""
 
+import functools
 import re
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def require_fit(plan: Plan, cache: Path) -> None:
         require_trainable(plan.base_model, cache, stage.recipe)
 
 
+@functools.lru_cache(maxsize=16)  # command line, hook and trainer ask the same of every point; a refusal is not kept
 def require_trainable(base: BaseModel, cache: Path, recipe: Recipe) -> None:
     """Refuse a recipe that a base model cannot be trained by, as far as its configuration tells; loads no weights.
 
