@@ -64,8 +64,12 @@ def changed(**values: object) -> list[Row]:
 # what is wrong → the rows of the file, and what is said
 BAD: dict[str, tuple[list[Row], str]] = {
     "two sources in a cell": (
-        [*written(), {**written()[0], "persona": "villain", "question": "one more"}],
+        [row | {"is_source": row["is_source"] or row["persona"] == "villain"} for row in written()],
         "cell 'bad_advice' marks several personas as its source (confab, villain); keep one",
+    ),
+    "a wavering source": (
+        [*written(), {**written()[0], "is_source": False, "question": "one more"}],
+        "is_source of persona 'confab' in cell 'bad_advice' is true in some rows and false in others",
     ),
     "a missing key": (changed(is_source=None), "line 2: row.is_source: Field required"),
     "a wrong type": (changed(sample_index=-1), "line 2: row.sample_index: Input should be greater than or equal to 0"),
