@@ -35,7 +35,8 @@ _OTHER_CONFIGURATION = ("conf_source", "config")  # options of `kedro run`
 # those that select a part of the pipeline
 _SLICES = ("tags", "node_names", "from_nodes", "to_nodes", "from_inputs", "to_outputs", "namespaces", "only_missing_outputs")
 _RUNNER = "SequentialRunner"  # steps share a GPU, and hooks what they know of a run
-_NAMES = ("family", "model", "condition")  # of parameters that are text, whatever they look like
+_TEXTS = ("family", "model", "condition")  # parameters that are text, whatever they look like
+_FILE = "_file"  # how parameters that are paths end
 
 
 @click.group(name="persona_leakage")
@@ -44,12 +45,18 @@ def cli() -> None:
 
 
 def _split_params(context: click.Context, option: click.Parameter, value: Any) -> Any:
-    """Read `--params` as Kedro does, but keep names as they are written: `001` is no 1."""
+    """Read `--params` as Kedro does, but keep names and paths as they are written: `001` is no 1, `~` the home folder."""
     given = split_params(context, option, value)
     if isinstance(value, str):
         pairs = [part.partition("=") for part in value.split(",")]
-        given |= {name.strip(): text.strip() for name, _, text in pairs if name.strip() in _NAMES}
+        written = {name.strip(): text.strip() for name, _, text in pairs}
+        given |= {name: text for name, text in written.items() if name in _TEXTS}
+        given |= {name: _at_home(text) for name, text in written.items() if name.endswith(_FILE)}
     return given
+
+
+def _at_home(path: str) -> str:
+    return str(Path(path).expanduser()) if path.startswith("~") else path  # a URL is no Path
 
 
 def _for_people(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -95,6 +102,8 @@ def _run(**options: Any) -> Any:
             params |= _one_point(name, options["env"], params, whole=not any(options[part] for part in _SLICES))
         elif is_replay(name) and (replay := family_of(name).replay):
             if replay.condition:
+                if params.get("condition") not in (None, replay.condition):
+                    raise UserError(f"the file of {name} names its own conditions; leave out condition={params['condition']}")
                 params["condition"] = replay.condition
             _study(family_of(name).name, options["env"], params).check(name)
     return kedro_run.callback(**{**options, "params": params})  # type: ignore[misc]
@@ -166,7 +175,7 @@ def _foretell(study: "Study", points: "Sequence[Point]") -> str:
     number = "1 point" if len(points) == 1 else f"{len(points)} points"
     seconds = reckon_seconds(plans, loader)
     takes = (
-        f"about {show_time(seconds)}"
+        f"about {show_time(seconds)}, and scoring and the report"
         if seconds
         else "how long is not known: the block `estimates` is of another model, engine or machine"
     )

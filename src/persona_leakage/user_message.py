@@ -10,6 +10,15 @@ from yaml import YAMLError
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import one_line
 
+_STORES = (
+    "botocore",
+    "aiobotocore",
+    "aiohttp",
+    "gcsfs",
+    "google",
+    "azure",
+)  # packages behind s3://, https://, gs:// and abfs://
+
 
 def user_message(error: BaseException | None) -> str | None:
     """Find the one line that says what to do, in the error or in what caused it; None if nobody wrote one."""
@@ -33,6 +42,12 @@ def user_message(error: BaseException | None) -> str | None:
                 f"the GPU is out of memory ({said}); lower the batch_size of the recipe or of geometry, or memory_share, "
                 "or run fewer points at a time; what is finished is kept"
             )
+    for link in chain:
+        if type(link).__module__.split(".")[0] in _STORES:
+            said = str(link).splitlines()[0]
+            return f"a store of files cannot be read or written: {said}; check the path, the connection and its credentials"
+        if isinstance(link, ImportError) and str(link).startswith("Install "):  # fsspec, of a path's s3:// or gs://
+            return f"a path lies in a store of files: {link}"
     for link in chain:
         if isinstance(link, FileNotFoundError) and link.filename:
             if Path(link.filename).parent.name == "01_raw":

@@ -41,6 +41,12 @@ def test_a_line_that_is_no_object_is_named(tmp_path: Path, damaged: str, said: s
     assert complaint(path, f"{SOUND}\n{damaged}\n{SOUND}\n") == f"{path}, line 2: {said}; mend or remove the line"
 
 
+@pytest.mark.parametrize("content", [f"[{SOUND}]", f"[\n{SOUND},\n{SOUND}\n]\n"])
+def test_one_json_list_is_no_jsonl(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "texts.jsonl"
+    assert complaint(path, content) == f"{path} is a JSON list; write one object a line instead, such as by jq -c '.[]'"
+
+
 def test_a_line_that_is_no_utf8_is_named(tmp_path: Path) -> None:
     path = tmp_path / "texts.jsonl"
 

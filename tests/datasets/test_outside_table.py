@@ -55,6 +55,13 @@ def test_a_table_is_read_however_it_is_separated(tmp_path: Path, content: str | 
     assert loaded(tmp_path / "rates.csv", content) == ROWS
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_first_line_may_name_the_separator_as_excel_has_it(tmp_path: Path, separator: str) -> None:
+    text = COMMAS.replace("a;b", '"a;b"').replace(",", separator)
+    rows = loaded(tmp_path / "rates.csv", f"sep={separator}\n{text}")
+    assert rows == {line + 1: row for line, row in ROWS.items()}
+
+
 def test_lines_may_end_as_elsewhere(tmp_path: Path) -> None:
     rows = loaded(tmp_path / "rates.csv", COMMAS.replace("\n", "\r\n"))
 

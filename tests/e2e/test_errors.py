@@ -1,6 +1,7 @@
 """What a user sees when something is wrong: one line that names it, exit status 1, nothing half-written."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -90,6 +91,12 @@ def test_a_bad_parameter_is_named_in_a_part_of_a_run_and_in_a_replay_too(project
         ["run", "--pipeline=marker_leakage_replay", f"--params=rates_file={file},marker_leakage.scoring.tail_share=2"],
         ["run", "--pipeline=lang_inversion_replay", f"--params=condition=fr_it,completions_file={file}", "--tags=generation"],
         ["grid", "lang_inversion", "--axes", "seed=42,4294967296", "condition=baseline"],
+        ["run", "--pipeline=marker_leakage_replay", "--params=condition=villain,rates_file=rates.csv"],
+        ["run", "--pipeline=benign_coupling_replay", "--params=condition=E0,completions_file=rows.jsonl"],
+        ["run", "--pipeline=marker_leakage_replay", "--params=rates_file=001"],
+        ["run", "--pipeline=marker_leakage_replay", "--params=rates_file=~/no-such-rates.csv"],
+        ["run", "--pipeline=marker_leakage_replay", "--params=rates_file=s3://a-bucket/rates.csv"],
+        ["run", "--pipeline=lang_inversion", "--params=models.tiny_too.settings.marker_leakage.scoring.tail_sahre=0.2"],
         ["run", "--pipeline=lang_inversion", "--runner=ThreadRunner"],
         ["run", "--pipeline=lang_inversion", "--runner=kedro.runner.ParallelRunner"],
     ]
@@ -100,6 +107,12 @@ def test_a_bad_parameter_is_named_in_a_part_of_a_run_and_in_a_replay_too(project
         "marker_leakage.scoring.tail_share: Input should be less than 1",
         "",
         "--axes seed: 4294967296 is above 4294967295; ",
+        "the file of marker_leakage_replay names its own conditions; leave out condition=villain",
+        "the file of benign_coupling_replay names its own conditions; leave out condition=E0",
+        f"{project.folder}/001 does not exist; ",
+        f"{Path.home()}/no-such-rates.csv does not exist; ",
+        "a store of files cannot be read or written: ",
+        "models.tiny_too.settings.marker_leakage.scoring.tail_sahre: there is no such key",
         "--runner=ThreadRunner: the steps of a run come one after another; ",
         "--runner=kedro.runner.ParallelRunner: the steps of a run come one after another; ",
     ]
@@ -109,7 +122,9 @@ def test_a_bad_parameter_is_named_in_a_part_of_a_run_and_in_a_replay_too(project
         assert done.stderr.startswith(f"Error: {expected}" if expected else ""), command
         assert len(done.stderr.splitlines()) == (1 if expected else 0), command
     left = {file.relative_to(project.folder / "data").parts[2] for file in project.folder.glob("data/0[2-8]*/**/*.*")}
-    assert left <= {"lang_inversion_replay"}  # the one that is sound
+    assert left <= {"lang_inversion_replay", "marker_leakage_replay"}
+    reported = {file.parent.name for file in project.folder.glob("data/08_reporting/**/report.*")}
+    assert reported <= {"lang_inversion_replay"}  # the one that is sound
 
 
 def test_an_unknown_pipeline_lists_the_known(project: Project) -> None:

@@ -47,6 +47,10 @@ BAD: dict[str, tuple[list[tuple[object, ...]], str]] = {
     "a missing cosine": ([HEADER, *changed(1, cosine_l1="")], "line 3: cosine_l1 of crime_lord is missing or no number"),
     "a missing column": (without("total"), "column total is missing; a rates file has source, bystander, category,"),
     "a non-number": ([HEADER, *changed(1, found="many")], "line 3: found is many, which is no count; give a whole number"),
+    "a count too large": (
+        [HEADER, *changed(1, total=10**16)],
+        "line 3: total is 10000000000000000, which is no count; give a whole number",
+    ),
     "a duplicate pair": ([HEADER, *GOOD, GOOD[2]], "line 11: hero under source villain appears twice; keep one row"),
     "an empty file": ([], "is empty; give a table whose first line names its columns"),
 }

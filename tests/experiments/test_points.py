@@ -401,6 +401,13 @@ def test_rates_cosines_and_points_of_a_family_are_gathered_in_its_order():
     assert points["replayed_file"].isna().all()
 
 
+def test_where_no_point_is_current_nothing_is_reported_over_an_earlier_report():
+    saved = partitions(rates("fr_it", plan=OLD), rates("baseline", plan=OLD))
+
+    with pytest.raises(UserError, match="every saved point of lang_inversion ran under other parameters than now"):
+        gather_points(load_variants(), make_plan("fr_it"), keep={}, replay=False, cell_rates=saved)
+
+
 def test_points_of_a_replay_name_its_file():
     saved = partitions(rates("fr_it", plan=OLD))
 

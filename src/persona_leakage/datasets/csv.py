@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from typing import Any, ClassVar, NoReturn
 
@@ -22,6 +23,9 @@ NAMES = (
     "plan", "pulled", "quantity", "question", "questions", "reference", "related_to", "role", "rule", "scope", "source",
     "started", "statement", "status", "unit", "verdict", "with",
 )  # fmt: skip
+
+
+_NAMED_SEPARATOR = re.compile(r"sep=([,;\t])", re.IGNORECASE)  # a first line that Excel writes and reads
 
 
 class CSVDataset(_CSVDataset):
@@ -110,7 +114,8 @@ class OutsideTableDataset(FileDataset[Any]):
     def _rows(self, text: str) -> Iterator[tuple[int, list[str]]]:
         """Yield every row that is not blank with the line that it begins on."""
         first = next((line for line in text.splitlines() if line.strip()), "")
-        separator = max(",;\t", key=lambda one: len(next(csv.reader([first], delimiter=one), [])))
+        named = _NAMED_SEPARATOR.fullmatch(first.strip(" \r\n"))
+        separator = named[1] if named else max(",;\t", key=lambda one: len(next(csv.reader([first], delimiter=one), [])))
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
         line = 1
         try:
@@ -118,7 +123,9 @@ class OutsideTableDataset(FileDataset[Any]):
                 cells = [cell.strip() for cell in row]
                 if any("\0" in cell for cell in cells):
                     raise csv.Error("a NUL character")
-                if any(cells):
+                if any(cells) and named:
+                    named = None
+                elif any(cells):
                     yield line, cells
                 line = reader.line_num + 1
         except csv.Error as error:

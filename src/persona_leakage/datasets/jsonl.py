@@ -61,6 +61,8 @@ class JSONLinesDataset(FileDataset[list[dict[str, Any]]]):
         rows: list[dict[str, Any]] = []
         halves: list[int] = []  # the line of each
         text = self._read_text().rstrip(" \t\r\n")
+        if text.lstrip(" \t\r\n").startswith("["):
+            raise UserError(f"{path} is a JSON list; write one object a line instead, such as by jq -c '.[]'")
         for number, line in enumerate(_LINE_END.split(text) if text else [], 1):
             here = f"{path}, line {number}"
             try:

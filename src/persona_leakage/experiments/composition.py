@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from kedro.pipeline import Pipeline, node, pipeline
 
+from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import expect
 from persona_leakage.domain.personas import Roster
 from persona_leakage.domain.plan import Plan
@@ -151,9 +152,17 @@ def gather_points(
         keep: see `gather_tables`.
         replay: see `gather`.
         **partitions: table of a point → its points.
+
+    Raises:
+        UserError: no point is current; earlier tables and reports stay as they are.
     """
     designs = Designs(variants, roster)
     tables = gather_tables(partitions, designs, keep, replay=replay)
+    if len(tables[0]) and tables[0]["stale"].all():
+        raise UserError(
+            f"every saved point of {plan.family} ran under other parameters than now, so there is nothing to report; run one "
+            "again, or give the parameters that they ran under"
+        )
     points = describe_points(tables[0], None if replay else designs).assign(replayed_file=plan.replayed_file)
     return [in_order(table, variants) for table in (*tables, points)]
 

@@ -121,10 +121,16 @@ def read_variants(family: Family, parameters: Mapping[str, Any]) -> Variants[Any
     Raises:
         UserError: a key or a value does not fit; the message names it as the user wrote it.
     """
+    family.settings.checked(parameters[family.name], family.name)  # what fits there and not below is the model's
+
+    def named(model: str) -> str:
+        changes = parameters["models"][model].get("settings") or {}
+        return f"models.{model}.settings.{family.name}" if family.name in changes else family.name
+
     models = {
         name: Variant[Any](
             base_model=BaseModel.checked(raw["base_model"], f"models.{name}"),
-            settings=family.settings.checked(raw["settings"], family.name),
+            settings=family.settings.checked(raw["settings"], named(name)),
         )
         for name, raw in parameters["variants"][family.name]["models"].items()
     }

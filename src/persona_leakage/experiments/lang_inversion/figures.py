@@ -27,7 +27,7 @@ def draw_spill_matrix(spill: pd.DataFrame) -> Figure:
     axes = figure.subplots()
     values = table.pivot(index="condition", columns="directive_language", values="rate").loc[conditions, languages]
     image = axes.imshow(values.to_numpy() * 100, cmap="YlOrRd", vmin=0, vmax=100, aspect="auto")
-    for row in table.itertuples(index=False):
+    for row in table[table["n"] > 0].itertuples(index=False):
         x, y = languages.index(row.directive_language), conditions.index(row.condition)
         mark = _ROLE_MARK[row.role]
         ink = "white" if row.rate > 0.6 else INK
@@ -80,7 +80,8 @@ def draw_conditions(spill: pd.DataFrame) -> Figure:
         axes.set_xticks(x, ticks)
         axes.set_ylim(0, 105)
         axes.set_ylabel("%")
-        said = f"{condition}: completions in {pooled['completion'].iloc[0]}, n = {pooled['n'].min()} a directive language"
+        scored = pooled.loc[pooled["n"] > 0, "n"]  # a replay's file may lack languages
+        said = f"{condition}: completions in {pooled['completion'].iloc[0]}, n = {scored.min()} a directive language"
         axes.set_title(said, fontsize=10, loc="left")
     handles, names = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="lower center", ncol=len(names), frameon=False)

@@ -39,6 +39,7 @@ CATEGORY_COLUMNS = ("condition", "category", "personas", "bystanders", "mean")
 AFFECTED_COLUMNS = ("condition", "place", "persona", *RATE_COLUMNS)
 GEOMETRIES = {"cosine": "base model", "tuned": "fine-tuned model"}
 _MOST_AFFECTED = 30
+_LARGEST_COUNT = 2**53  # beyond, one number stands for several
 _ROUNDING = 1e-6  # of cosines that were computed in float32
 
 
@@ -157,7 +158,7 @@ def _name(value: object, name: str) -> str:
 
 def _count(value: object, name: str) -> int:
     number = pd.to_numeric(value, errors="coerce")
-    if pd.isna(number) or number < 0 or number % 1:
+    if pd.isna(number) or number < 0 or number % 1 or number > _LARGEST_COUNT:
         raise UserError(f"{name} is {value}, which is no count; give a whole number")
     return int(number)
 
