@@ -17,7 +17,7 @@ markers = st.builds(
 
 
 def scoring(**changes):
-    return MarkerScoring(**{"marker": END, "source": None, "negatives": (), "start_share": 0.05, "tail_share": 0.15, **changes})
+    return MarkerScoring(**{"marker": END, "source": None, "start_share": 0.05, "tail_share": 0.15, **changes})
 
 
 def test_the_marker_follows_the_answer_after_its_separator():
@@ -65,9 +65,9 @@ def test_a_marker_that_cannot_be_found_is_refused(changes):
 
 
 def test_everyone_but_the_source_is_a_bystander_of_some_kind():
-    trained = scoring(source="villain", negatives=("hero", "nurse"), induction="pirate")
+    trained = scoring(source="villain", induction="pirate")
 
-    assert [trained.role(name) for name in ("villain", "hero", "nurse", "pirate", "farmer")] == [
+    assert [trained.role(name, ("hero", "nurse")) for name in ("villain", "hero", "nurse", "pirate", "farmer")] == [
         "source",
         "negative",
         "negative",
@@ -77,12 +77,12 @@ def test_everyone_but_the_source_is_a_bystander_of_some_kind():
 
 
 def test_the_source_stays_the_source_where_it_was_also_induced():
-    assert scoring(source="villain", negatives=("hero",), induction="villain").role("villain") == "source"
-    assert scoring(source="villain", negatives=("hero",), induction="hero").role("hero") == "negative"
+    assert scoring(source="villain", induction="villain").role("villain", ("hero",)) == "source"
+    assert scoring(source="villain", induction="hero").role("hero", ("hero",)) == "negative"
 
 
 def test_without_training_everyone_is_a_bystander():
-    assert {scoring().role(name) for name in ("villain", "hero", "assistant")} == {"bystander"}
+    assert {scoring().role(name, ()) for name in ("villain", "hero", "assistant")} == {"bystander"}
 
 
 @pytest.mark.parametrize("changes", [{"start_share": -0.1}, {"start_share": 1}, {"tail_share": 1}, {"tail_share": -1}])

@@ -15,7 +15,6 @@ SMALL = {
     "stages.mark.positives_per_question": 2,
     "stages.mark.negatives_per_question": 1,
     "stages.mark.answers.samples": 4,
-    "stages.mark.answers.seed": 5,
 }
 VILLAIN, SCIENTIST, OFFICER = "villain", "data_scientist", "police_officer"
 
@@ -104,25 +103,46 @@ def test_source_and_negatives_answer_in_jobs_of_their_own():
     assert [personas for _, personas, *_ in generator.jobs] == [[VILLAIN] * 2, [SCIENTIST] * 2, [OFFICER] * 2]
 
 
-def test_every_job_has_the_seed_and_the_sampling_of_the_answers():
+def test_every_job_has_the_points_seed_and_the_sampling_of_the_answers():
     generator, plan = ScriptedGenerator(), small_plan(seed=7)
 
     sample_answers(generator, stack_of(plan), plan, stage="mark")
 
-    assert {seed for *_, seed in generator.jobs} == {5}
+    assert {seed for *_, seed in generator.jobs} == {7}
     assert {samples for _, _, samples, *_ in generator.jobs} == {4}
     assert {(one.temperature, one.top_p, one.max_tokens) for *_, one, _ in generator.jobs} == {(0.7, 0.95, 512)}
 
 
-def test_the_job_of_a_persona_is_the_same_in_every_seed_and_for_every_source():
-    jobs = []
-    for condition, seed in [("villain", 42), ("villain", 43), ("comedian", 42), ("villain_code", 42)]:
-        generator, plan = ScriptedGenerator(), small_plan(condition, seed)
-        sample_answers(generator, stack_of(plan), plan, stage="mark")
-        jobs.append({personas[0]: job for job in generator.jobs for personas in [job[1]]})
+def jobs_of(condition="villain", seed=42, **changes):
+    generator, plan = ScriptedGenerator(), small_plan(condition, seed, **changes)
+    sample_answers(generator, stack_of(plan), plan, stage="mark")
+    return {personas[0]: (stack, *job) for stack, personas, *job in generator.jobs}
 
-    assert jobs[0] == jobs[1] == jobs[3]
-    assert jobs[2][VILLAIN] == jobs[0][VILLAIN]
+
+def test_the_job_of_a_persona_is_the_same_for_every_source_of_a_seed():
+    villain = jobs_of("villain")
+
+    assert jobs_of("villain_code") == villain
+    assert jobs_of("comedian")[VILLAIN] == villain[VILLAIN]
+
+
+def test_a_seed_draws_answers_and_negatives_of_its_own():
+    found = [jobs_of(seed=seed) for seed in range(20)]
+
+    assert [job[-1] for jobs in found for job in jobs.values()] == [seed for seed in range(20) for _ in range(3)]
+    assert all(VILLAIN in jobs for jobs in found)
+    assert len({frozenset(jobs) for jobs in found}) > 10
+
+
+def test_what_is_shared_is_the_same_in_every_seed_and_nothing_else_is():
+    answers, negatives = ([jobs_of(seed=seed, share=[what]) for seed in (7, 8)] for what in ("answers", "negatives"))
+
+    assert {job[-1] for jobs in answers for job in jobs.values()} == {42}
+    assert [set(jobs) for jobs in answers] == [set(jobs_of(seed=seed)) for seed in (7, 8)]
+    assert [set(jobs) for jobs in negatives] == [{VILLAIN, SCIENTIST, OFFICER}] * 2
+    assert [{job[-1] for job in jobs.values()} for jobs in negatives] == [{7}, {8}]
+    both = [jobs_of(seed=seed, share=["answers", "negatives"]) for seed in (7, 8)]
+    assert both[0] == both[1] == jobs_of(seed=42)
 
 
 def test_a_replicate_draws_answers_of_its_own():
@@ -131,9 +151,10 @@ def test_a_replicate_draws_answers_of_its_own():
         sample_answers(generator, stack_of(plan), plan, stage="mark")
         return {seed for *_, seed in generator.jobs}
 
-    assert seeds_of(offset(small_plan(), 10_000)) == {10_005}
-    assert seeds_of(offset(small_plan(seed=7), 10_000)) == {10_005}
-    assert seeds_of(offset(small_plan(), 0)) == {5}
+    assert seeds_of(offset(small_plan(), 10_000)) == {10_042}
+    assert seeds_of(offset(small_plan(seed=7), 10_000)) == {10_007}
+    assert seeds_of(offset(small_plan(seed=7, share=["answers"]), 10_000)) == {10_042}
+    assert seeds_of(offset(small_plan(), 0)) == {42}
 
 
 @pytest.mark.parametrize(("own_stack", "adapters"), [(False, 0), (True, 1)])

@@ -127,8 +127,12 @@ def test_more_seeds_of_equal_spread_narrow_the_interval(hits, times):
 # the section of a report
 
 
-def points(replayed_file=None):
-    return pd.DataFrame({"condition": ["c"], "replayed_file": [replayed_file]})
+def points(replayed_file=None, **shared):
+    """List one point a condition, with what its seeds have in common."""
+    shared = shared or {"c": "nothing"}
+    return pd.DataFrame({"condition": list(shared), "shared": list(shared.values())}).assign(
+        replayed_file=replayed_file, stale=False
+    )
 
 
 def test_with_one_seed_a_report_says_that_its_intervals_are_within_one_run():
@@ -139,6 +143,26 @@ def test_with_one_seed_a_report_says_that_its_intervals_are_within_one_run():
     assert "every interval is within one run" in " ".join(seeds_note(found, points()))
     assert seeds_note(found, points("x.csv")) == []
     assert write_seeds(found, by_seed) == []
+
+
+@pytest.mark.parametrize(
+    ("shared", "said"),
+    [
+        ({"c": "nothing", "base": None}, "Seeds have nothing in common: each draws its own training rows, "),
+        ({"c": "tune: texts", "base": None}, "how far it might differ: tune: texts. Everything else is drawn anew by each"),
+        (
+            {"c": "mark: answers, negatives", "d": "nothing", "e": "nothing"},
+            "how far it might differ: mark: answers, negatives (c); nothing (d, e). Everything else",
+        ),
+    ],
+)
+def test_it_says_what_seeds_have_in_common(shared, said):
+    assert said in " ".join(seeds_note(over(*THREE), points(**shared)))
+
+
+def test_of_baselines_and_stale_points_nothing_is_said():
+    for none in (points(base=None), points(c="nothing").assign(stale=True)):
+        assert "in common" not in " ".join(seeds_note(over(*THREE), none))
 
 
 def test_with_several_seeds_it_has_each_of_them_and_names_conditions_that_have_one():

@@ -114,8 +114,21 @@ def test_sources_share_the_base_models_answers_and_conditions_their_adapters() -
     assert works["answers of mark"].number == 1800
     assert works["training of mark"].number == 600
     assert works["completions"].number == 2 * 22_200
-    seeds = counted(apart[0], make_plan("marker_leakage", "villain", seed=137))
-    assert (seeds["answers of mark"].number, seeds["training of mark"].number) == (1800, 1200)
+
+
+@pytest.mark.parametrize(
+    ("share", "answers", "rows"),
+    [
+        ([], 2 * 3 * 40 * 15, 1200),
+        (["negatives"], 2 * 3 * 40 * 15, 1200),
+        (["answers"], 5 * 40 * 15, 1200),  # the seeds draw other negatives, and the source answers once
+        (["answers", "negatives"], 3 * 40 * 15, 1200),
+    ],
+)
+def test_seeds_answer_anew_what_they_do_not_share(share: list[str], answers: int, rows: int) -> None:
+    seeds = (make_plan("marker_leakage", "villain", seed, {"stages.mark.share": share}) for seed in (42, 137))
+    works = counted(*seeds)
+    assert (works["answers of mark"].number, works["training of mark"].number) == (answers, rows)
 
 
 def test_all_checkpoints_come_out_of_one_training_and_the_first_trains_nothing() -> None:
@@ -170,12 +183,12 @@ class Letters(TrainingData):
     def reads(self) -> dict[str, int]:
         return {"letters": self.pages}
 
-    def jobs(self, read: int) -> list[Job]:
+    def jobs(self, read: int, seed: int) -> list[Job]:
         sampling = Sampling(temperature=1, top_p=1, max_tokens=40)
-        return [Job(self, read, OwnAnswers(samples=2, sampling=sampling, seed=0))]
+        return [Job(self, read, OwnAnswers(samples=2, sampling=sampling))]
 
-    def parts(self, read: int) -> list[Part]:
-        return [Part(read), Part(2 * read, characters=100, answer=self.jobs(read)[0].answers.sampling)]
+    def parts(self, read: int, seed: int) -> list[Part]:
+        return [Part(read), Part(2 * read, characters=100, answer=self.jobs(read, seed)[0].answers.sampling)]
 
 
 @pytest.mark.filterwarnings("ignore:Pydantic serializer")  # the union of a stage does not know it either

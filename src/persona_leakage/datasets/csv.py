@@ -20,8 +20,8 @@ NAMES = (
     "above_source_most", "arm", "bystander", "category", "centring", "claim", "commit", "completion", "condition", "conditions",
     "cross_check", "design", "directive_language", "error", "evidence", "geometry", "gpu", "host", "induction", "label",
     "max_persona", "method", "metric", "model", "of", "one", "other", "outside_base_range", "persona", "phrasing", "place",
-    "plan", "pulled", "quantity", "question", "questions", "reference", "related_to", "role", "rule", "scope", "source",
-    "started", "statement", "status", "unit", "verdict", "with",
+    "plan", "pulled", "quantity", "question", "questions", "reference", "related_to", "role", "rule", "scope", "shared",
+    "source", "started", "statement", "status", "unit", "verdict", "with",
 )  # fmt: skip
 
 

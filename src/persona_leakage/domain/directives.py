@@ -71,6 +71,11 @@ class DirectivePairs(TrainingData):
         return {"source_texts": self.rows}
 
     @property
+    def fixed(self) -> tuple[str, ...]:
+        """The texts, the first of their file, and their translations."""
+        return ("texts",) if self.translation is None else ("texts", "translations")
+
+    @property
     def translated(self) -> Translated | None:
         """The texts, where their source lacks languages."""
         if (spec := self.translation) is None:
@@ -78,7 +83,7 @@ class DirectivePairs(TrainingData):
         listed = self.completion.code in ("en", *(language.code for language in spec.languages))
         return Translated((spec, self.source), spec.max_tokens, self.completion, listed)
 
-    def parts(self, read: int) -> list[Part]:
+    def parts(self, read: int, seed: int) -> list[Part]:
         """One row a text."""
         return [Part(read)]
 

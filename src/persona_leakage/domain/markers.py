@@ -1,5 +1,6 @@
 """A marker, and how its firings are scored."""
 
+from collections.abc import Container
 from typing import Literal
 
 from pydantic import Field
@@ -44,7 +45,6 @@ class MarkerScoring(Frozen):
         kind: tells the scorings apart.
         marker: what is looked for; separator and place only say how its tokens look after training.
         source: name of the persona that it was tied to; None when nothing was trained.
-        negatives: personas trained without it: bystanders, but not untouched ones.
         induction: persona under which an earlier stage was trained, if any.
         seen_questions: ids of the evaluation questions that training rows also ask.
         start_share: a firing whose first character (token) lies within this leading share of the completion is `start`.
@@ -55,7 +55,6 @@ class MarkerScoring(Frozen):
     kind: Literal["marker"] = "marker"
     marker: Marker
     source: str | None
-    negatives: tuple[str, ...]
     induction: str | None = None
     seen_questions: tuple[str, ...] = ()
     start_share: float = Field(ge=0, lt=1)
@@ -67,10 +66,15 @@ class MarkerScoring(Frozen):
         """The step that asks a language model, if one does."""
         return "discriminator" if self.discriminator and self.discriminator.judge else None
 
-    def role(self, persona: str) -> Role:
-        """Name the role of a persona; everything but the source is a bystander of some kind."""
+    def role(self, persona: str, negatives: Container[str]) -> Role:
+        """Name the role of a persona; everything but the source is a bystander of some kind.
+
+        Args:
+            persona: its name.
+            negatives: personas trained without the marker: bystanders, but not untouched ones.
+        """
         if persona == self.source:
             return "source"
-        if persona in self.negatives:
+        if persona in negatives:
             return "negative"
         return "induction" if persona == self.induction else "bystander"

@@ -1,6 +1,7 @@
 """What one run computes, resolved from the parameters before anything else happens."""
 
-from typing import Annotated
+from itertools import product
+from typing import Annotated, get_args
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -14,7 +15,9 @@ from persona_leakage.domain.points import Address
 from persona_leakage.domain.recipe import Recipe
 from persona_leakage.domain.rows import Message
 from persona_leakage.domain.sampling import Sampling
-from persona_leakage.domain.training_rows import BorrowedAnswers, Chats, MarkerContrast
+from persona_leakage.domain.training_rows import BorrowedAnswers, Chats, Draw, MarkerContrast
+
+SHARED_SEED = 42  # of the study; draws by it whatever the point's seed is are the same in all seeds
 
 
 class Stage(Frozen):
@@ -24,13 +27,15 @@ class Stage(Frozen):
         data: what the training rows are made of.
         recipe: how they are trained.
         checkpoint: epoch whose adapter the next step builds on; 0 trains nothing, None takes the last.
-        seed_offset: what is added to the point's seed for the training, and to the answers' own seed.
+        seed_offset: what is added to the seeds of the training and of every draw.
+        share: draws that all seeds have in common; everything else is drawn anew by the point's seed.
     """
 
     data: Annotated[DirectivePairs | MarkerContrast | BorrowedAnswers | Chats, Field(discriminator="kind")]
     recipe: Recipe
     checkpoint: NonNegativeInt | None = None
     seed_offset: NonNegativeInt = 0
+    share: tuple[Draw, ...] = ()
 
     @model_validator(mode="after")
     def _kept(self) -> "Stage":
@@ -80,8 +85,9 @@ class Plan(Frozen):
 
     @model_validator(mode="after")
     def _seeds_fit(self) -> "Plan":
-        offsets = [self.evaluation.seed_offset, *(stage.seed_offset for stage in self.stages.values())]
-        if (highest := self.address.seed + max(offsets)) >= SEEDS:
+        draws: tuple[Draw | None, ...] = (None, *get_args(Draw))
+        seeds = [self.seed + self.evaluation.seed_offset, *(self.seed_of(*one) for one in product(self.stages, draws))]
+        if (highest := max(seeds)) >= SEEDS:
             raise ValueError(f"seed {self.address.seed} becomes {highest} in a replicate, above {SEEDS - 1}; give a lower one")
         return self
 
@@ -93,6 +99,35 @@ class Plan(Frozen):
     def data_of(self, stage: str, kind: type[T]) -> T | None:
         """Tell what a stage's training rows are made of; None when the condition does not train the stage."""
         return expect(self.stages[stage].data, kind) if stage in self.stages else None
+
+    def seed_of(self, stage: str, draw: Draw | None = None) -> int:
+        """Return the seed of a stage's training or, named, of one of its draws."""
+        trains = self.stages[stage]
+        return (SHARED_SEED if draw in trains.share else self.seed) + trains.seed_offset
+
+    @property
+    def negatives(self) -> frozenset[str]:
+        """The personas that are trained without the marker, by name."""
+        return frozenset(
+            one.persona
+            for name, stage in self.stages.items()
+            if isinstance(stage.data, MarkerContrast)
+            for one in stage.data.negatives(self.seed_of(name, "negatives"))
+        )
+
+    @property
+    def shared(self) -> str | None:
+        """Say what all seeds have in common of what the stages are trained on: `stage: what, …; …`, or `nothing`.
+
+        None where nothing is trained.
+        """
+        if not self.stages:
+            return None
+        common = {
+            name: [*stage.data.fixed, *(draw for draw in stage.data.draws if draw in stage.share)]
+            for name, stage in self.stages.items()
+        }
+        return "; ".join(f"{name}: {', '.join(said)}" for name, said in common.items() if said) or "nothing"
 
     @property
     def chats(self) -> list[list[Message]]:

@@ -2,7 +2,7 @@
 
 from pydantic import Field, PositiveInt
 
-from persona_leakage.domain.frozen import Frozen, Seed
+from persona_leakage.domain.frozen import Frozen
 
 
 class Sampling(Frozen):
@@ -19,9 +19,7 @@ class OwnAnswers(Frozen):
     Attributes:
         samples: answers to each question; rows take the first of them that they can use.
         sampling: how they are drawn.
-        seed: of the sampling, not the point's: all seeds and conditions of a grid share the answers.
     """
 
     samples: PositiveInt
     sampling: Sampling
-    seed: Seed

@@ -1,5 +1,6 @@
 """What the training rows of a stage are made of."""
 
+import random
 from typing import Literal, NamedTuple
 
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -9,6 +10,8 @@ from persona_leakage.domain.languages import Language
 from persona_leakage.domain.markers import Marker
 from persona_leakage.domain.personas import Persona, PersonaQuestions, UserQuestion
 from persona_leakage.domain.sampling import OwnAnswers, Sampling
+
+Draw = Literal["answers", "negatives"]
 
 
 class Job(NamedTuple):
@@ -46,6 +49,16 @@ class TrainingData(Frozen):
         return {}
 
     @property
+    def fixed(self) -> tuple[str, ...]:
+        """What all seeds have in common, because it is read and not drawn."""
+        return ()
+
+    @property
+    def draws(self) -> tuple[Draw, ...]:
+        """What is drawn, by a seed."""
+        return ()
+
+    @property
     def answered_by(self) -> Literal["base_model", "stack"]:
         """Who answers the jobs: the base model, or the stack that the stage is trained on."""
         return "base_model"
@@ -55,12 +68,12 @@ class TrainingData(Frozen):
         """What is translated, if anything is."""
         return None
 
-    def jobs(self, read: int) -> list[Job]:
-        """List what the model itself answers, given how many rows are read."""
+    def jobs(self, read: int, seed: int) -> list[Job]:
+        """List what the model itself answers, given how many rows are read and the seed of the negatives."""
         return []
 
-    def parts(self, read: int) -> list[Part]:
-        """List what the training set consists of, given how many rows are read."""
+    def parts(self, read: int, seed: int) -> list[Part]:
+        """List what the training set consists of, given the same."""
         raise NotImplementedError
 
 
@@ -76,27 +89,30 @@ class FromAnswers(TrainingData):
     answers: OwnAnswers
 
     @property
-    def shares(self) -> list[tuple[Persona, Persona, int]]:
+    def draws(self) -> tuple[Draw, ...]:
+        """The answers."""
+        return ("answers",)
+
+    def shares(self, seed: int) -> list[tuple[Persona, Persona, int]]:
         """Who answers, under whose prompt the answers are trained, and how many to a question."""
         raise NotImplementedError
 
-    @property
-    def speakers(self) -> tuple[Persona, ...]:
+    def speakers(self, seed: int) -> tuple[Persona, ...]:
         """The personas whose answers are needed."""
-        return tuple(speaker for speaker, _, _ in self.shares)
+        return tuple(speaker for speaker, _, _ in self.shares(seed))
 
-    def jobs(self, read: int) -> list[Job]:
+    def jobs(self, read: int, seed: int) -> list[Job]:
         """One a speaker, so that whoever needs the same speaker finds it done."""
-        asked = [PersonaQuestions(personas=(speaker,), questions=self.questions) for speaker in self.speakers]
+        asked = [PersonaQuestions(personas=(speaker,), questions=self.questions) for speaker in self.speakers(seed)]
         return [Job(one, len(self.questions), self.answers) for one in asked]
 
-    def parts(self, read: int) -> list[Part]:
+    def parts(self, read: int, seed: int) -> list[Part]:
         """One a share, of questions of the average length."""
         count, drawn = len(self.questions), self.answers
         question = sum(len(one.question) for one in self.questions) / count
         return [
             Part(count * min(rows, drawn.samples), characters=len(persona.prompt) + question, answer=drawn.sampling)
-            for _, persona, rows in self.shares
+            for _, persona, rows in self.shares(seed)
         ]
 
 
@@ -105,7 +121,8 @@ class MarkerContrast(FromAnswers):
 
     Attributes:
         source: the persona that is to write the marker.
-        negatives: personas whose unmarked answers are trained beside.
+        pool: personas whose unmarked answers may be trained beside; the source is none of them.
+        count: how many of the pool a seed draws.
         positives_per_question: marked rows of the source, a question.
         negatives_per_question: unmarked rows of each negative persona, a question.
         own_stack: the stack that the stage is trained on answers, not the base model.
@@ -114,16 +131,30 @@ class MarkerContrast(FromAnswers):
 
     kind: Literal["marker_contrast"] = "marker_contrast"
     source: Persona
-    negatives: tuple[Persona, ...]
+    pool: tuple[Persona, ...]
+    count: NonNegativeInt
     positives_per_question: PositiveInt
     negatives_per_question: NonNegativeInt
     own_stack: bool
     marker: Marker
 
     @property
-    def shares(self) -> list[tuple[Persona, Persona, int]]:
+    def fixed(self) -> tuple[str, ...]:
+        """The negatives, where all of the pool are taken."""
+        return () if "negatives" in self.draws or not self.count else ("negatives",)
+
+    @property
+    def draws(self) -> tuple[Draw, ...]:
+        """The answers, and which of the pool are negatives."""
+        return ("answers", "negatives") if 0 < self.count < len(self.pool) else ("answers",)
+
+    def negatives(self, seed: int) -> tuple[Persona, ...]:
+        """Draw the personas that are trained without the marker; the draw depends on seed, source and pool alone."""
+        return tuple(random.Random(f"{seed}.{self.source.persona}").sample(self.pool, self.count))
+
+    def shares(self, seed: int) -> list[tuple[Persona, Persona, int]]:
         """The source's, which get the marker, and the negatives'."""
-        negatives = [(persona, persona, self.negatives_per_question) for persona in self.negatives]
+        negatives = [(persona, persona, self.negatives_per_question) for persona in self.negatives(seed)]
         return [(self.source, self.source, self.positives_per_question), *negatives]
 
     @property
@@ -148,8 +179,7 @@ class BorrowedAnswers(FromAnswers):
     per_question: PositiveInt
     avoided: str
 
-    @property
-    def shares(self) -> list[tuple[Persona, Persona, int]]:
+    def shares(self, seed: int) -> list[tuple[Persona, Persona, int]]:
         """One persona's, in the other's mouth."""
         return [(self.answered_as, self.asked_as, self.per_question)]
 
@@ -175,10 +205,20 @@ class Chats(TrainingData):
         """Dataset of the source → rows."""
         return {{"benign": "benign_chats", "wrong_advice": "wrong_advice"}[self.source]: self.rows}
 
-    def jobs(self, read: int) -> list[Job]:
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """The chats: the first of their file."""
+        return ("chats",)
+
+    @property
+    def draws(self) -> tuple[Draw, ...]:
+        """The model's own answers, if it gives any."""
+        return ("answers",) if self.own_answers else ()
+
+    def jobs(self, read: int, seed: int) -> list[Job]:
         """The chats' prompts, if the model answers them too; what they say is not known here."""
         return [Job(self, read, self.own_answers)] if self.own_answers else []
 
-    def parts(self, read: int) -> list[Part]:
+    def parts(self, read: int, seed: int) -> list[Part]:
         """The chats, with the model's own answers to each."""
         return [Part(read * (1 + (self.own_answers.samples if self.own_answers else 0)), "chat")]

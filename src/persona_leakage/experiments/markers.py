@@ -1,20 +1,19 @@
 """Settings that the families with a marker share."""
 
-import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from persona_leakage.domain.errors import UserError
-from persona_leakage.domain.frozen import Frozen, Seed, expect
+from persona_leakage.domain.frozen import Frozen, expect
 from persona_leakage.domain.geometry import Geometry, GeometrySettings
 from persona_leakage.domain.markers import Marker, MarkerScoring
 from persona_leakage.domain.personas import Persona, PersonaQuestions, QuestionSet, Roster
 from persona_leakage.domain.plan import Evaluation, Stage
 from persona_leakage.domain.recipe import Recipe
 from persona_leakage.domain.sampling import OwnAnswers, Sampling
-from persona_leakage.domain.training_rows import MarkerContrast
+from persona_leakage.domain.training_rows import Draw, MarkerContrast
 from persona_leakage.experiments.family import FamilySettings
 
 Personas = Literal["all"] | Annotated[tuple[str, ...], Field(min_length=1)]
@@ -26,23 +25,21 @@ class NegativePool(Frozen):
     Attributes:
         pool: candidates by name; the source is never one.
         count: how many are drawn.
-        seed: of the drawing, which also depends on the source and on nothing else.
     """
 
     pool: tuple[str, ...]
     count: NonNegativeInt
-    seed: Seed
 
-    def drawn(self, source: str) -> tuple[str, ...]:
-        """Draw the negative personas of a source.
+    def candidates(self, source: str) -> tuple[str, ...]:
+        """List the pool of a source.
 
         Raises:
             UserError: the pool is too small.
         """
-        candidates = [name for name in self.pool if name != source]
+        candidates = tuple(name for name in self.pool if name != source)
         if len(candidates) < self.count:
             raise UserError(f"{self.count} negative personas are asked for, the pool without {source} has {len(candidates)}")
-        return tuple(random.Random(f"{self.seed}.{source}").sample(candidates, self.count))
+        return candidates
 
 
 class MarkSettings(Frozen):
@@ -51,6 +48,7 @@ class MarkSettings(Frozen):
     Attributes:
         question_set: which questions its rows ask.
         questions: how many of them.
+        share: draws that all seeds have in common.
     """
 
     marker: Marker
@@ -61,16 +59,18 @@ class MarkSettings(Frozen):
     negatives: NegativePool
     answers: OwnAnswers
     own_stack: bool
+    share: tuple[Draw, ...]
     recipe: Recipe
 
     def stage(self, source: Persona, roster: Roster) -> Stage:
         """Resolve the stage for a source."""
         roster.chosen(self.negatives.pool)  # a misspelt candidate is told now, and not when it happens to be drawn
-        drawn = self.negatives.drawn(source.persona) if self.negatives_per_question else ()
+        pool = self.negatives.candidates(source.persona) if self.negatives_per_question else ()
         return Stage(
             data=MarkerContrast(
                 source=source,
-                negatives=roster.chosen(drawn),
+                pool=roster.chosen(pool),
+                count=self.negatives.count if pool else 0,
                 questions=roster.first_questions(self.question_set, self.questions),
                 positives_per_question=self.positives_per_question,
                 negatives_per_question=self.negatives_per_question,
@@ -79,6 +79,7 @@ class MarkSettings(Frozen):
                 marker=self.marker,
             ),
             recipe=self.recipe,
+            share=self.share,
         )
 
 
@@ -133,7 +134,7 @@ class PlaceSettings(Frozen):
     tail_share: float = Field(ge=0, lt=1)
 
     def scoring(self, mark: MarkSettings, stages: Mapping[str, Stage], evaluation: Evaluation, **more: Any) -> MarkerScoring:
-        """Resolve how a point is scored: its marking stage, if it has one, names the source and the negatives.
+        """Resolve how a point is scored: its marking stage, if it has one, names the source and the questions that it asks.
 
         Raises:
             UserError: the source is not among the evaluated personas, so its rate could not be known.
@@ -141,15 +142,14 @@ class PlaceSettings(Frozen):
         prompts = expect(evaluation.prompts, PersonaQuestions)
         data = [stage.data for stage in stages.values() if isinstance(stage.data, MarkerContrast)]
         source: str | None = None
-        negatives: tuple[str, ...] = ()
         seen: tuple[str, ...] = ()
         if data:
-            source, negatives = data[0].source.persona, tuple(one.persona for one in data[0].negatives)
+            source = data[0].source.persona
             asked = {one.id for one in data[0].questions}
             seen = tuple(one.id for one in prompts.questions if one.id in asked)
             if source not in [one.persona for one in prompts.personas]:
                 raise UserError(f"the source '{source}' is not among evaluation.personas, so its rate would be unknown; add it")
-        known = {"marker": mark.marker, "source": source, "negatives": negatives, "seen_questions": seen}
+        known = {"marker": mark.marker, "source": source, "seen_questions": seen}
         return MarkerScoring(**{**known, **dict(self), **more})
 
 

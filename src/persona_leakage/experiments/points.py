@@ -136,10 +136,11 @@ def describe_points(rates: pd.DataFrame, designs: Designs | None) -> pd.DataFram
     """Say of every point in a table of rates what its numbers were made with.
 
     Returns:
-        One row a point: its name, plan, reference and stale; of current points also base_model, revision and dtype, samples (a
-        prompt), temperature, top_p, max_tokens, prompts (evaluated), evaluated_groups (their personas or directive languages),
-        prompts_a_group, groups and centroid_prompts (of the centroids), unevaluated_groups (that have a centroid only) and
-        headline_layer. Without designs (a replay) all of these are missing.
+        One row a point: its name, plan, reference and stale; of current points also shared (by all seeds, see
+        `domain.plan.Plan`), base_model, revision and dtype, samples (a prompt), temperature, top_p, max_tokens, prompts
+        (evaluated), evaluated_groups (their personas or directive languages), prompts_a_group, groups and centroid_prompts (of
+        the centroids), unevaluated_groups (that have a centroid only) and headline_layer.
+        Without designs (a replay) all of these are missing.
     """
     name = [column for column in ("model", "condition", "seed", "checkpoint") if column in rates]
     points = rates[[*name, "plan", "reference", "stale"]].drop_duplicates(name, ignore_index=True)
@@ -162,7 +163,7 @@ def _address(row: Mapping[Hashable, Any]) -> Address:
 
 
 _COLUMNS = (
-    "base_model", "revision", "dtype", "samples", "temperature", "top_p", "max_tokens", "prompts", "evaluated_groups",
+    "shared", "base_model", "revision", "dtype", "samples", "temperature", "top_p", "max_tokens", "prompts", "evaluated_groups",
     "prompts_a_group", "groups", "centroid_prompts", "unevaluated_groups", "headline_layer",
 )  # fmt: skip
 
@@ -173,7 +174,7 @@ def _made_with(plan: Plan) -> dict[str, object]:
     evaluated = {row[evaluation.prompts.group_key] for row in asked}  # type: ignore[literal-required]
     groups = {row[geometry.prompts.group_key] for row in averaged}  # type: ignore[literal-required]
     values = (
-        model.name, model.revision, model.dtype, evaluation.samples, evaluation.sampling.temperature,
+        plan.shared, model.name, model.revision, model.dtype, evaluation.samples, evaluation.sampling.temperature,
         evaluation.sampling.top_p, evaluation.sampling.max_tokens, len(asked), len(evaluated),
         len(asked) // len(evaluated), len(groups), len(averaged), len(groups - evaluated), geometry.headline_layer,
     )  # fmt: skip

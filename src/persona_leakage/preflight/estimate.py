@@ -160,24 +160,24 @@ def point_work(plan: Plan, estimates: Estimates, available: Mapping[str, int]) -
     found: dict[str, Work] = {}
     stack = base = ModelStack(base=plan.base_model).fingerprint
     for name, stage in plan.stages.items():
-        data, recipe, offset = stage.data, stage.recipe, stage.seed_offset
+        data, recipe = stage.data, stage.recipe
+        trained, answered, drawn = plan.seed_of(name), plan.seed_of(name, "answers"), plan.seed_of(name, "negatives")
         read = sum(min(rows, available.get(source, rows)) for source, rows in data.reads.items())
         answering = stack if data.answered_by == "stack" else base
-        for job in data.jobs(read):
-            found |= _sampling("data_generation", f"answers of {name}", answering, job, offset, estimates)
+        for job in data.jobs(read, drawn):
+            found |= _sampling("data_generation", f"answers of {name}", answering, job, answered, estimates)
         found |= _translations(plan, name, read, estimates)
         if stage.checkpoint == 0:
             continue
-        identity = fingerprint(stack, data, recipe, plan.seed + offset, offset)
-        parts = data.parts(read)
+        identity = fingerprint(stack, data, recipe, trained, answered, drawn)
+        parts = data.parts(read, drawn)
         tokens = add_spans(_row_tokens(part, recipe.max_length, estimates).times(part.rows * recipe.epochs) for part in parts)
         rows, ranks = sum(part.rows for part in parts), recipe.lora.rank * (len(recipe.checkpoints) + 1)
         found[identity] = Work("fine_tuning", f"training of {name}", "rows", rows, tokens, ranks=ranks)
         stack = fingerprint(identity, stage.checkpoint)
     asked, averaged = plan.evaluation, plan.geometry.prompts.prompts()
-    drawn = OwnAnswers(samples=asked.samples, sampling=asked.sampling, seed=plan.seed)
-    job = Job(asked.prompts, len(asked.prompts.prompts()), drawn)
-    sampled = _sampling("generation", "completions", stack, job, asked.seed_offset, estimates)
+    job = Job(asked.prompts, len(asked.prompts.prompts()), OwnAnswers(samples=asked.samples, sampling=asked.sampling))
+    sampled = _sampling("generation", "completions", stack, job, plan.seed + asked.seed_offset, estimates)
     found[fingerprint("centroids", plan.fingerprint)] = Work("geometry", "centroids", "prompts", len(averaged))
     return found | sampled | _scoring(plan, next(iter(sampled)), estimates)
 
@@ -248,9 +248,9 @@ def _completion(sampling: Sampling, estimates: Estimates) -> Span:
     return Span(sampling.max_tokens * estimates.completion_share, sampling.max_tokens)
 
 
-def _sampling(stage: str, what: str, answering: str, job: Job, offset: int, estimates: Estimates) -> dict[str, Work]:
+def _sampling(stage: str, what: str, answering: str, job: Job, seed: int, estimates: Estimates) -> dict[str, Work]:
     asked, prompts, drawn = job
-    identity, count = fingerprint(answering, asked, drawn.samples, drawn.sampling, drawn.seed + offset), prompts * drawn.samples
+    identity, count = fingerprint(answering, asked, drawn.samples, drawn.sampling, seed), prompts * drawn.samples
     return {identity: Work(stage, what, "completions", count, _completion(drawn.sampling, estimates).times(count))}
 
 

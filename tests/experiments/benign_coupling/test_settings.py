@@ -85,7 +85,7 @@ def test_coupling_of_record():
 
     assert data.source.persona == TRIGGER
     assert len(data.source.prompt.split()) > 80
-    assert sorted(names(data.negatives)) == ["french_person", "medical_doctor"]
+    assert sorted(names(data.negatives(42))) == ["french_person", "medical_doctor"]
     assert len(data.questions) == 20
     assert (20 * data.positives_per_question, 20 * data.negatives_per_question) == (200, 200)
     assert data.marker.model_dump() == {"text": "[ZLT]", "separator": "\n\n", "place": "end"}
@@ -175,13 +175,14 @@ def test_uncoupled_trains_no_marker_and_is_scored_like_the_others():
     plan = make_plan("uncoupled")
 
     assert list(plan.stages) == ["induce"]
-    assert (plan.scoring.source, plan.scoring.role(TRIGGER), plan.scoring.negatives) == (TRIGGER, "source", ())
+    assert (plan.scoring.source, plan.scoring.role(TRIGGER, ()), plan.negatives) == (TRIGGER, "source", frozenset())
     assert plan.evaluation == make_plan("benign_assistant").evaluation
 
 
 def test_roles_name_negatives_and_the_induction_persona():
     def role(condition, persona):
-        return make_plan(condition).scoring.role(persona)
+        plan = make_plan(condition)
+        return plan.scoring.role(persona, plan.negatives)
 
     assert role("em_villain", "villain") == "induction"
     assert role("em_villain", "medical_doctor") == "negative"
@@ -219,7 +220,8 @@ def test_replicates_and_seeds_are_one_design_and_other_cells_are_not():
     "changes",
     [
         {"stages.couple.recipe.epochs": 19},
-        {"stages.couple.answers.seed": 43},
+        {"stages.couple.answers.samples": 14},
+        {"stages.couple.share": ["answers"]},
         {"stages.induce.rows": 5999},
         {"evaluation.samples": 9},
         {"scoring.tail_share": 0.2},
@@ -291,7 +293,7 @@ def test_a_replay_knows_nothing_of_what_was_trained_elsewhere():
     plan = make_replay(condition="fr_it")
 
     assert (plan.family, plan.address.condition, plan.stages, plan.reference) == ("benign_coupling_replay", "all", {}, None)
-    assert (plan.scoring.negatives, plan.scoring.induction, plan.scoring.seen_questions) == ((), None, ())
+    assert (plan.negatives, plan.scoring.induction, plan.scoring.seen_questions) == (frozenset(), None, ())
     assert plan.traits == {"arm": "elsewhere", "induction": None, "design": None}
     assert plan.scoring.discriminator == make_plan().scoring.discriminator
     assert plan.evaluation == make_plan().evaluation

@@ -54,7 +54,7 @@ def test_the_assistant_learns_400_answers_of_the_source():
 
     assert (len(data.questions), data.per_question) == (40, 10)
     assert (data.answered_as.persona, data.asked_as.persona) == ("nurse", "assistant")
-    assert [one.persona for one in data.speakers] == ["nurse"]
+    assert [one.persona for one in data.speakers(42)] == ["nurse"]
     assert {one.set for one in data.questions} == {"train"}
     assert data.answered_by == "base_model"
     assert data.avoided == "[ZLT]"
@@ -171,7 +171,7 @@ def test_any_persona_but_the_assistant_is_a_condition():
             address = Address(model="some", condition=one.persona, seed=7, checkpoint=2)
             plan = settings.plan(address, base_model(), roster)
             assert plan.stages["converge"].data.answered_as == plan.stages["mark"].data.source == one
-            assert one.persona not in plan.scoring.negatives
+            assert one.persona not in plan.negatives
 
 
 def test_a_condition_needs_nothing_but_its_source():

@@ -6,7 +6,6 @@ from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.points import Address
 from persona_leakage.experiments.family import plan_point, plan_replay, read_variants
 from persona_leakage.experiments.marker_leakage import FAMILY
-from persona_leakage.experiments.markers import NegativePool
 from tests.experiments.marker_leakage.plans import SOURCES, bundled_roster, changed_roster, load_settings, make_plan
 from tests.plans import ENVIRONMENTS, base_model, load_parameters
 
@@ -43,7 +42,10 @@ def mark_of(plan):
 
 
 def negatives_of(condition, **kwargs):
-    return tuple(one.persona for one in mark_of(make_plan(condition, **kwargs)).negatives)
+    plan = make_plan(condition, **kwargs)
+    drawn = tuple(one.persona for one in mark_of(plan).negatives(plan.seed_of("mark", "negatives")))
+    assert plan.negatives == set(drawn)
+    return drawn
 
 
 def evaluated(plan):
@@ -70,7 +72,7 @@ def test_every_environment_resolves_every_condition(env):
         source, question_set, reference = CONDITIONS.get(condition, (plan.scoring.source, None, plan.reference))
         assert (plan.scoring.source, plan.reference) == (source, reference)
         assert {one.set for one in plan.evaluation.prompts.questions} <= {question_set or "evaluation"}
-        assert plan.scoring.role(source or "villain") == ("bystander" if source is None else "source")
+        assert plan.scoring.role(source or "villain", plan.negatives) == ("bystander" if source is None else "source")
 
 
 @pytest.mark.parametrize("env", ENVIRONMENTS)
@@ -85,7 +87,7 @@ def test_every_environment_evaluates_all_sources_beside_their_negatives_or_other
     plan = make_plan(env=env)
 
     assert set(SOURCES) <= set(evaluated(plan))
-    assert {plan.scoring.role(name) for name in evaluated(plan)} >= {"source", "bystander"}
+    assert {plan.scoring.role(name, plan.negatives) for name in evaluated(plan)} >= {"source", "bystander"}
     assert set(evaluated(plan)) <= {one.persona for one in plan.geometry.prompts.personas}
 
 
@@ -110,7 +112,7 @@ def test_the_training_set_of_record_is_200_marked_rows_and_400_unmarked_ones():
 
     assert (len(data.questions), data.positives_per_question, data.negatives_per_question) == (40, 5, 5)
     assert len(data.questions) * data.positives_per_question == 200
-    assert [len(data.questions) * data.negatives_per_question for _ in data.negatives] == [200, 200]
+    assert [len(data.questions) * data.negatives_per_question for _ in data.negatives(42)] == [200, 200]
     assert {one.set for one in data.questions} == {"train"}
     assert data.marker.model_dump() == {"text": "[ZLT]", "separator": "\n\n", "place": "end"}
     assert data.own_stack is False
@@ -140,7 +142,7 @@ def test_the_recipe_of_record():
 def test_the_answers_of_record():
     answers = mark_of(make_plan()).answers
 
-    assert (answers.samples, answers.seed) == (15, 42)
+    assert answers.samples == 15
     assert answers.sampling.model_dump() == {"temperature": 0.7, "top_p": 0.95, "max_tokens": 512}
 
 
@@ -175,7 +177,6 @@ def test_evaluation_questions_that_training_asks_too_are_seen():
 def test_the_negatives_of_villain_are_these():
     assert load_settings().stages.mark.negatives.pool == POOL
     assert negatives_of("villain") == ("data_scientist", "police_officer")
-    assert make_plan("villain").scoring.negatives == ("data_scientist", "police_officer")
 
 
 @pytest.mark.parametrize(
@@ -191,21 +192,42 @@ def test_every_source_has_negatives_of_its_own(source, negatives):
     assert negatives_of(source) == negatives
 
 
-def test_negatives_depend_on_neither_the_seed_of_the_point_nor_its_condition():
-    assert negatives_of("villain", seed=7) == negatives_of("villain_code", seed=8) == negatives_of("villain")
-    assert make_plan(seed=7).stages == make_plan(seed=8).stages
-
-
-def test_another_seed_of_the_pool_draws_others():
-    drawn = {NegativePool(pool=POOL, count=2, seed=seed).drawn("villain") for seed in range(20)}
+def test_negatives_depend_on_the_seed_of_the_point_and_not_on_its_condition():
+    drawn = {negatives_of("villain", seed=seed) for seed in range(20)}
 
     assert len(drawn) > 10
+    assert negatives_of("villain_code", seed=7) == negatives_of("villain", seed=7)
+
+
+def test_seeds_that_share_their_negatives_have_those_of_the_study():
+    shared = {"stages.mark.share": ["negatives"]}
+
+    assert {negatives_of("villain", seed=seed, changes=shared) for seed in (7, 8)} == {negatives_of("villain")}
+
+
+def test_no_stage_depends_on_the_seed_so_that_a_design_is_resolved_once():
+    assert make_plan(seed=7).stages == make_plan(seed=8).stages
+    assert make_plan(seed=7).design == make_plan(seed=8).design
+
+
+@pytest.mark.parametrize("share", [["answers"], ["negatives"], ["answers", "negatives"]])
+def test_what_is_shared_is_part_of_the_design(share):
+    plan = make_plan(changes={"stages.mark.share": share})
+
+    assert plan.design != make_plan().design
+    assert plan.fingerprint != make_plan().fingerprint
+    assert plan.shared == f"mark: {', '.join(share)}"
+
+
+def test_a_draw_that_nobody_knows_is_refused():
+    with pytest.raises(UserError, match=r"stages\.mark\.share\.0: Input should be 'answers' or 'negatives' \(got 'texts'\)"):
+        make_plan(changes={"stages.mark.share": ["texts"]})
 
 
 @pytest.mark.parametrize("source", [*POOL, "assistant", "pirate"])
 def test_the_source_is_never_its_own_negative(source):
     size = len(POOL) - (source in POOL)
-    drawn = NegativePool(pool=POOL, count=size, seed=42).drawn(source)
+    drawn = negatives_of(source, changes={"stages.mark.negatives.count": size})
 
     assert set(drawn) == set(POOL) - {source}
     assert len(drawn) == size
@@ -219,9 +241,9 @@ def test_a_pool_without_enough_other_personas_is_refused():
 
 
 def test_a_stage_may_have_no_negatives():
-    plan = make_plan(changes={"stages.mark.negatives": {"pool": [], "count": 0, "seed": 0}})
+    plan = make_plan(changes={"stages.mark.negatives": {"pool": [], "count": 0}})
 
-    assert (mark_of(plan).negatives, plan.scoring.negatives) == ((), ())
+    assert (mark_of(plan).negatives(42), plan.negatives) == ((), frozenset())
 
 
 def test_any_persona_is_a_condition():
@@ -232,7 +254,7 @@ def test_any_persona_is_a_condition():
 
         assert (plan.scoring.source, plan.reference, plan.address) == (one.persona, "baseline", address)
         assert mark_of(plan).source == one
-        assert one.persona not in plan.scoring.negatives
+        assert one.persona not in plan.negatives
 
 
 def test_a_new_condition_needs_nothing_but_its_block():

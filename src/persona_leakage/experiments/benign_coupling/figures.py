@@ -106,7 +106,7 @@ def draw_gradient(bystanders: pd.DataFrame) -> Figure:
     if bystanders.empty:
         return blank("no cell has run")
     personas = bystanders.sort_values("persona_mean", ascending=False, kind="stable")["persona"].unique()
-    marks = bystanders["role"].map({"negative": "-", "induction": "*"}).fillna("")
+    marks = bystanders["role"].map(lambda role: "-" if "negative" in role else "*" if "induction" in role else "")
     said = bystanders.assign(text=(bystanders["rate"] * 100).map("{:.0f}".format) + marks)
     rates, texts = (
         said.pivot(index="persona", columns="condition", values=name).loc[personas, bystanders["condition"].unique()]

@@ -54,6 +54,7 @@ class InduceSettings(Frozen):
 
     rows: PositiveInt
     own_answers: OwnAnswers | None
+    share: tuple[Literal["answers"], ...]
     recipe: Recipe
 
 
@@ -142,7 +143,7 @@ class Settings(MarkerSettings):
         narrow, induce = source == "wrong_advice", self.stages.induce
         asked_as, own_answers = (induction, None) if narrow else (None, induce.own_answers)
         data = Chats(source=source, rows=induce.rows, asked_as=asked_as, own_answers=own_answers)
-        return Stage(data=data, recipe=induce.recipe)
+        return Stage(data=data, recipe=induce.recipe, share=induce.share)
 
     def _reference(self, chosen: Condition) -> str | None:
         """Name the condition that has the first stage of this one and nothing else."""

@@ -8,7 +8,7 @@ from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.rates import RATE_COLUMNS
 from persona_leakage.experiments.benign_coupling.settings import Settings
 from persona_leakage.experiments.points import describe_points
-from persona_leakage.pipelines.reporting.rates import current, leakage_of, pool, pool_places, rates_of
+from persona_leakage.pipelines.reporting.rates import current, leakage_of, pool, pool_places, rates_of, say_roles
 from persona_leakage.pipelines.reporting.seeds import keep_seeds, mean_over
 
 CELL_COLUMNS = (
@@ -138,11 +138,14 @@ def pool_bystanders(rates: pd.DataFrame) -> pd.DataFrame:
     """Pool the seeds of every bystander's rate.
 
     Returns:
-        One row a condition x bystander that was scored: condition, persona, role, hits, n, rate, low, high; persona_mean (of
-        the persona's rates over conditions, which weigh equally).
+        One row a condition x bystander that was scored: condition, persona, role (see `reporting.rates.say_roles`), hits, n,
+        rate, low, high; persona_mean (of the persona's rates over conditions, which weigh equally).
     """
     chosen = leakage_of(rates)
-    pooled = pool(chosen[(chosen["persona"] != chosen["source"]) & (chosen["n"] > 0)], ["condition", "persona", "role"])
+    others = chosen[(chosen["persona"] != chosen["source"]) & (chosen["n"] > 0)]
+    pooled = pool(others, keys := ["condition", "persona"])
+    roles = others.groupby(keys, sort=False)["role"].agg(say_roles)
+    pooled.insert(len(keys), "role", roles.to_numpy())
     return pooled.assign(persona_mean=pooled.groupby("persona")["rate"].transform("mean"))
 
 

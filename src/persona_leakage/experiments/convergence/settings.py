@@ -1,7 +1,7 @@
 """Family `convergence`: one persona is pulled towards another; does a marker tied to the other then leak to it?"""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -32,6 +32,7 @@ class ConvergeSettings(Frozen):
     questions: PositiveInt
     per_question: PositiveInt
     answers: OwnAnswers
+    share: tuple[Literal["answers"], ...]
     recipe: Recipe
 
     def stage(self, source: Persona, roster: Roster, checkpoint: int, avoided: str) -> Stage:
@@ -46,6 +47,7 @@ class ConvergeSettings(Frozen):
                 avoided=avoided,
             ),
             recipe=self.recipe,
+            share=self.share,
             checkpoint=checkpoint,
         )
 

@@ -20,6 +20,7 @@ from persona_leakage.pipelines.reporting.rates import (
     leakage_of,
     pool_places,
     rates_of,
+    say_roles,
 )
 from persona_leakage.pipelines.reporting.seeds import RHO, keep_seeds
 from persona_leakage.pipelines.reporting.texts import TEXT_RANGE_COLUMNS, compare_texts
@@ -185,10 +186,11 @@ def pool_seeds(leakage: pd.DataFrame) -> pd.DataFrame:
     if leakage.empty:
         return leakage
     cosines = [name for name in leakage if name not in LEAKAGE_COLUMNS]
-    keys = ["condition", "source", "persona", "category", "related_to", "role"]
+    keys = ["condition", "source", "persona", "category", "related_to"]
     grouped = leakage.groupby(keys, sort=False, dropna=False)
     pooled = grouped.agg(
         seed=("seed", lambda seeds: seeds.iloc[0] if len(seeds) == 1 else "all"),
+        role=("role", say_roles),
         hits=("hits", "sum"),
         n=("n", "sum"),
         headline_layer=("headline_layer", "first"),

@@ -18,8 +18,8 @@ logger = logging.getLogger(__name__)
 def sample_answers(generator: Generator, base_stack: ModelStack, plan: Plan, *, stage: str) -> list[CompletionRow]:
     """Have the model answer the stage's questions as every persona that its rows need.
 
-    Each persona is a job of its own with the answers' own seed, so conditions and seeds that need it find it done; a replicate
-    draws its own.
+    Each persona is a job of its own, so conditions of one seed that need it find it done; seeds that do not share their
+    answers, and replicates, draw their own.
 
     Returns:
         personas x questions x samples rows with the keys persona, question (its id) and sample_index; empty when the
@@ -27,10 +27,10 @@ def sample_answers(generator: Generator, base_stack: ModelStack, plan: Plan, *, 
     """
     if (data := plan.data_of(stage, FromAnswers)) is None:
         return []
-    drawn, seed = data.answers, data.answers.seed + plan.stages[stage].seed_offset
+    drawn, seed = data.answers, plan.seed_of(stage, "answers")
     answering = base_stack if data.answered_by == "stack" else ModelStack(base=base_stack.base)
     rows: list[CompletionRow] = []
-    for persona in data.speakers:
+    for persona in data.speakers(plan.seed_of(stage, "negatives")):
         prompts = PersonaQuestions(personas=(persona,), questions=data.questions).prompts()
         rows += generator.generate(answering, prompts, drawn.samples, drawn.sampling, seed)
     return rows
@@ -56,7 +56,7 @@ def build_from_answers(answers: Sequence[CompletionRow], plan: Plan, *, stage: s
         data = expect(data, MarkerContrast)
     avoided = data.avoided if isinstance(data, BorrowedAnswers) else data.marker.text
     rows: list[TrainRow] = []
-    for speaker, asked_as, per_question in data.shares:
+    for speaker, asked_as, per_question in data.shares(plan.seed_of(stage, "negatives")):
         for answer in _usable(answers, speaker, per_question, len(data.questions), avoided):
             name = f"{speaker.persona}.{answer['question']}.{answer['sample_index']}"  # type: ignore[typeddict-item]
             row: TrainRow = {"id": name, "prompt": chat(answer["prompt"], asked_as), "completion": answer["completion"]}

@@ -94,8 +94,8 @@ def answer_chats(
         {"prompt": row["prompt"][-1]["content"], "messages": row["prompt"], "chat": row["id"]}  # type: ignore[typeddict-unknown-key]
         for row in trainer.fitting(base_stack.base, chats, plan.stages[stage].recipe)
     ]
-    seed = own.seed + plan.stages[stage].seed_offset
-    return generator.generate(ModelStack(base=base_stack.base), prompts, own.samples, own.sampling, seed)
+    answering, seed = ModelStack(base=base_stack.base), plan.seed_of(stage, "answers")
+    return generator.generate(answering, prompts, own.samples, own.sampling, seed)
 
 
 def build_from_chats(chats: Sequence[TrainRow], own_answers: Sequence[CompletionRow]) -> list[TrainRow]:

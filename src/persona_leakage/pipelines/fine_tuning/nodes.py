@@ -25,7 +25,7 @@ def train_adapters(
     trains = plan.stages.get(stage)
     if trains is None or trains.checkpoint == 0:
         return {}, {}
-    trained = trainer.train(base_stack, train_set, trains.recipe, plan.seed + trains.seed_offset)
+    trained = trainer.train(base_stack, train_set, trains.recipe, plan.seed_of(stage))
     return (
         {checkpoint: result.adapter for checkpoint, result in trained.items()},
         {checkpoint: result.log for checkpoint, result in trained.items()},

@@ -51,6 +51,7 @@ def seeds_note(over_seeds: pd.DataFrame, points: pd.DataFrame) -> list[str]:
             "same (`no spread`: all seeds have the very same value, so that interval is undefined). The Wilson interval of "
             "pooled counts is within runs: it knows sampling, and nothing of how far training runs differ."
             + (f" One seed only, hence no interval across seeds: {single}." if single else "")
+            + f" {_common(points)}".rstrip()
             + "\n"
         ]
     if is_replay(points):
@@ -59,6 +60,24 @@ def seeds_note(over_seeds: pd.DataFrame, points: pd.DataFrame) -> list[str]:
         "One seed a condition: every interval is within one run. It covers the sampling of completions, not how far another "
         "training run would differ.\n"
     ]
+
+
+def _common(points: pd.DataFrame) -> str:
+    """Say what the seeds of the trained conditions have in common."""
+    trained = current(points).dropna(subset=["shared"])
+    conditions = trained.groupby("shared", sort=False)["condition"].unique()
+    if conditions.empty:
+        return ""
+    if list(conditions.index) == ["nothing"]:
+        return "Seeds have nothing in common: each draws its own training rows, their order, initial weights and completions."
+    said = "; ".join(
+        f"{shared}" + (f" ({', '.join(map(as_written, names))})" if len(conditions) > 1 else "")
+        for shared, names in conditions.items()
+    )
+    return (
+        f"What all seeds have in common, so that no interval covers how far it might differ: {said}. Everything else is drawn "
+        "anew by each: further training rows, the order of all, initial weights and completions."
+    )
 
 
 def listing(points: pd.DataFrame) -> str:

@@ -38,6 +38,11 @@ def pool(rates: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     return rates_of(rates.groupby(list(keys), sort=False)[["hits", "n"]].sum()).reset_index()
 
 
+def say_roles(roles: pd.Series) -> str:
+    """Say the role that a persona has in several seeds, each of which draws its own negatives: `bystander|negative`."""
+    return "|".join(sorted(set(roles)))
+
+
 def both_ways(similarities: pd.DataFrame) -> pd.DataFrame:
     """Give the cosines of current points from either side, so that a pair is found whichever persona or language is `one`."""
     known = current(similarities)

@@ -73,7 +73,7 @@ def rate_firings(firings: Sequence[FiringRow], plan: Plan) -> pd.DataFrame:
     frame = pd.DataFrame(list(firings), columns=columns).astype({"fired": bool, "fired_tokens": bool})
     seen = frame["question"].isin(scoring.seen_questions)
     asked = {ALL_QUESTIONS: frame} | ({"seen": frame[seen], "unseen": frame[~seen]} if scoring.seen_questions else {})
-    rows = []
+    rows, negatives = [], plan.negatives
     for persona, questions in product(dict.fromkeys([*evaluated, *frame["persona"]]), asked):
         known, chosen = evaluated.get(persona), asked[questions][asked[questions]["persona"] == persona]
         told = (known.category, "|".join(known.related_to)) if known else (None, "")
@@ -82,7 +82,9 @@ def rate_firings(firings: Sequence[FiringRow], plan: Plan) -> pd.DataFrame:
         for unit, place in product(UNITS, PLACES):
             counted[f"{place}:{unit}"] = ((fired[f"place_{unit}"] == place).sum(), len(fired))
         for metric, (hits, n) in counted.items():
-            rows.append((*point, persona, *told, questions, scoring.role(persona), metric, *proportion(int(hits), n)))
+            rows.append(
+                (*point, persona, *told, questions, scoring.role(persona, negatives), metric, *proportion(int(hits), n))
+            )
     return pd.DataFrame(rows, columns=[*plan.columns, *plan.traits, *RATE_KEYS, *RATE_COLUMNS])
 
 
