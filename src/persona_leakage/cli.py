@@ -273,7 +273,12 @@ def grid(
 
 @_of_points
 @click.option("--ask-api", is_flag=True, help="Try the API key, which costs nothing.")
-def preflight(study: "Study", points: "list[Point]", ask_api: bool) -> None:
+@click.option(
+    "--half-width",
+    type=click.FloatRange(0.001, 0.5),
+    help="Say also how many seeds and completions bring means over seeds this close, such as 0.05 for 5 points.",
+)
+def preflight(study: "Study", points: "list[Point]", ask_api: bool, half_width: float | None) -> None:
     """Check what a FAMILY's grid needs and estimate its time and cost, before anything is spent.
 
     Ends with status 1 if something stands in the way.
@@ -282,7 +287,7 @@ def preflight(study: "Study", points: "list[Point]", ask_api: bool) -> None:
 
     left = [study.plan(point) for point in points if point.state != "done"]
     done = [study.plan(point) for point in points if point.state == "done"]
-    examination = examine(left, done, study.context, ask_api=ask_api)
+    examination = examine(left, done, study.context, ask_api=ask_api, half_width=half_width)
     show(examination)
     if blocked := [check.name for check in examination.checks if check.state == "blocked"]:
         raise click.ClickException(f"{len(blocked)} in the way: {', '.join(blocked)}; see the remedies above")

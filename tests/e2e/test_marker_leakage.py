@@ -98,7 +98,7 @@ def add_environment(project: Project, name: str, catalog: str) -> None:
 
 
 class Finished:
-    """A run of villain, the same again, one of comedian, one with planted completions, and every run that goes wrong."""
+    """Runs of villain (again, with two more seeds and planted completions) and comedian, and every run that goes wrong."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
@@ -124,6 +124,10 @@ class Finished:
         self.again, self.comedian, _, self.planted, self.refused, *wrong = done
         self.bad = dict(zip(BAD, wrong, strict=True))
         self.cached_after = cached(project)
+        shared = "marker_leakage.stages.mark.share=[answers]"
+        seeds = run_all(project, [run(f"condition=villain,seed={seed}", NO_REPORT) for seed in (7, f"8,{shared}")])
+        assert [one.code for one in seeds] == [0, 0], [one.stderr for one in seeds]
+        self.sharing = seeds[-1]
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +209,26 @@ def test_a_second_source_adds_its_own_answers_and_finds_the_shared_ones(finished
     assert finished.comedian.stdout.count("were sampled before") == len(shared)
     new = [path for path in finished.cached_after if path not in finished.cached]
     assert len([path for path in new if "completions" in path]) == len(speakers[1] - shared) + 1  # and the evaluation
+
+
+def answers_of(project: Project, seed: int) -> dict[tuple[str, str, str], str]:
+    """Read what a seed of villain was trained on: persona, question and sample → answer."""
+    answers = rows(versions(project, f"03_primary/tiny/villain/seed_{seed}/mark/answers.jsonl")[-1])
+    return {(row["persona"], row["question"], row["sample_index"]): row["completion"] for row in answers}
+
+
+def test_another_seed_draws_other_answers_and_negatives_unless_it_shares_them(finished: Finished) -> None:
+    first, other, sharing = (answers_of(finished.project, seed) for seed in (42, 7, 8))
+    assert {persona for persona, *_ in first} != {persona for persona, *_ in other}
+    own = [key for key in first if key[0] == "villain"]
+    assert len(own) == 2 * 2
+    assert all(first[key] != other[key] for key in own)
+    assert all(first[key] == sharing[key] for key in own)
+    assert "nothing to train" not in finished.sharing.stdout  # nor is anything else shared
+    for seed, answers in ((7, other), (8, sharing)):
+        rates = pd.read_csv(data(finished.project, f"07_model_output/tiny/villain/seed_{seed}/cell_rates.csv"))
+        negatives = {persona for persona, *_ in answers} - {"villain"}
+        assert set(rates.loc[rates["role"] == "negative", "persona"]) == negatives & set(rates["persona"])
 
 
 def test_cosines_are_of_both_models_and_the_sources_own_is_blank(finished: Finished) -> None:

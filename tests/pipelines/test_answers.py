@@ -333,7 +333,7 @@ def test_borrowed_answers_are_those_of_the_base_model_as_one_persona():
 
     sample_answers(generator, stack_of(plan), plan, stage="induce")
 
-    assert [(len(stack.adapters), personas, seed) for stack, personas, _, _, seed in generator.jobs] == [(0, [VILLAIN] * 2, 5)]
+    assert [(len(stack.adapters), personas, seed) for stack, personas, _, _, seed in generator.jobs] == [(0, [VILLAIN] * 2, 42)]
 
 
 def test_borrowed_answers_never_hold_what_is_avoided():

@@ -300,8 +300,16 @@ def test_rates_carry_their_wilson_interval():
     assert cell.loc["tail:tokens", ["n", "rate"]].tolist() == [31, 1.0]
 
 
+def test_negatives_of_the_rates_are_those_that_the_seed_draws():
+    for seed in range(5):
+        plan = small_plan(seed=seed)
+        frame = rate_firings(PLANTED, plan)
+
+        assert set(frame.loc[frame["role"] == "negative", "persona"]) == plan.negatives & set(PEOPLE)
+
+
 def test_every_persona_of_the_plan_has_its_rows_its_point_its_category_and_its_role():
-    plan = small_plan(seed=7)
+    plan = small_plan(seed=7, **{"stages.mark.share": ["negatives"]})
     frame = rate_firings(PLANTED, plan)
 
     assert list(dict.fromkeys(frame["persona"])) == list(PEOPLE)

@@ -61,6 +61,7 @@ class Estimates(Frozen):
         weights_gib: of the base model.
         memory_gib: peak of a process, without the GPU's.
         adapter_mib_a_rank: on disk.
+        seed_correlation: how far seeds differ where no earlier points tell; see `preflight.power.Spread`.
     """
 
     base_model: str
@@ -79,6 +80,7 @@ class Estimates(Frozen):
     weights_gib: PositiveFloat
     memory_gib: PositiveFloat
     adapter_mib_a_rank: PositiveFloat
+    seed_correlation: float = Field(ge=0, lt=1)
 
     def carried_over(self, gflops: float) -> "Estimates":
         """Return the numbers for a processor of another speed, as if computing were all that takes time."""

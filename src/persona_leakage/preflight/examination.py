@@ -1,9 +1,11 @@
 """Look at everything that a grid needs, reckon what it takes, and show both."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 from huggingface_hub.constants import HF_HUB_CACHE
 from kedro.framework.context import KedroContext
 from rich.console import Console
@@ -21,6 +23,7 @@ from persona_leakage.machine import computes_on_gpu
 from persona_leakage.preflight import checks, estimate, probes
 from persona_leakage.preflight.checks import Check
 from persona_leakage.preflight.estimate import Cost, Estimates, Span, Work, add_spans
+from persona_leakage.preflight.power import RATES, Precision, Together, list_needs, measure_spread
 from persona_leakage.user_message import user_message
 
 _PACKAGES = ("torch", "transformers", "peft", "trl")
@@ -37,15 +40,19 @@ class Examination(NamedTuple):
         costs: work that is left, by kind, and last the starting of engines, one process a point.
         left: points of the grid that are to run.
         done: points that have run.
+        precision: what a wished half-width takes; None where none is wished.
     """
 
     checks: list[Check]
     costs: list[Cost]
     left: int
     done: int
+    precision: Precision | None = None
 
 
-def examine(left: Sequence[Plan], done: Sequence[Plan], context: KedroContext, *, ask_api: bool) -> Examination:
+def examine(
+    left: Sequence[Plan], done: Sequence[Plan], context: KedroContext, *, ask_api: bool, half_width: float | None = None
+) -> Examination:
     """Check this machine for the points that are not done, and reckon what they take.
 
     Args:
@@ -53,9 +60,10 @@ def examine(left: Sequence[Plan], done: Sequence[Plan], context: KedroContext, *
         done: those that have run.
         context: of the project.
         ask_api: try the API key on every Claude model, which costs nothing.
+        half_width: foretell also how many seeds this one takes; None foretells nothing.
 
     Raises:
-        UserError: the block `estimates` of the parameters does not fit its type.
+        UserError: the block `estimates` of the parameters does not fit its type, or the half-width is out of reach.
     """
     loader, catalog = context.config_loader, context.catalog
     entries: Mapping[str, Any] = loader["catalog"]
@@ -89,7 +97,18 @@ def examine(left: Sequence[Plan], done: Sequence[Plan], context: KedroContext, *
     if download := sum(gib for _, gib in models):
         folders["hub's cache"], takes["hub's cache"] = Path(HF_HUB_CACHE), download
     found += _disk(folders, takes)
-    return Examination(found, costs, len(left), len(done))
+    precision = None
+    if half_width is not None:
+
+        def costed(plans: Sequence[Plan]) -> Together:
+            outstanding = estimate.outstanding_work(plans, [], estimates, available)
+            return _together(_costs(outstanding, len(plans), estimates, client.prices, client.discount))
+
+        by_seed = f"{(*left, *done)[0].family}.by_seed"
+        known = catalog.load(by_seed) if catalog.exists(by_seed) else pd.DataFrame()
+        spread = measure_spread(known, estimates.seed_correlation)
+        precision = Precision(half_width, spread, list_needs((*left, *done), spread, half_width, costed))
+    return Examination(found, costs, len(left), len(done), precision)
 
 
 def read_estimates(loader: Mapping[str, Any], bases: Sequence[BaseModel]) -> Estimates:
@@ -147,6 +166,10 @@ def show(examination: Examination, console: Console | None = None) -> None:
     console.print(_cost_table(examination), markup=False)
     for line in _remarks(examination):
         console.print(line, markup=False)
+    if (precision := examination.precision) is not None:
+        console.print(_precision_table(precision), markup=False)
+        for line in _precision_remarks(precision):
+            console.print(line, markup=False)
 
 
 def _sources(asked: Mapping[str, int], entries: Mapping[str, Any], catalog: Any) -> tuple[list[Check], dict[str, int]]:
@@ -251,10 +274,39 @@ def _cost_table(examination: Examination) -> Table:
         time = "" if seconds is None else show_time(seconds)
         table.add_row(work.stage, what, f"{work.number:,} {work.unit}", tokens, time, price)
     table.add_section()
-    paid = [one.dollars for one in examination.costs if one.work.model is not None and one.dollars is not None]
-    taken = [one.seconds for one in examination.costs if one.seconds is not None]  # one point after the other
-    table.add_row("", "together", "", "", show_time(add_spans(taken)), _money(add_spans(paid)) if paid else "")
+    seconds, dollars = _together(examination.costs)
+    table.add_row("", "together", "", "", show_time(seconds), "" if dollars is None else _money(dollars))
     return table
+
+
+def _together(costs: Sequence[Cost]) -> Together:
+    """Add up the seconds, one point after the other, and the dollars, None where nothing is paid."""
+    paid = [one.dollars for one in costs if one.work.model is not None and one.dollars is not None]
+    return Together(add_spans(one.seconds for one in costs if one.seconds is not None), add_spans(paid) if paid else None)
+
+
+def _precision_table(found: Precision) -> Table:
+    rates = [f"seeds at {rate:.0%}" + ("" if rate == 0.5 else f" or {1 - rate:.0%}") for rate in RATES]
+    title = f"For a mean over seeds within ±{100 * found.wish:g} points (t 95% interval, on average)"
+    table = Table("prompts x samples", "completions a cell and seed", *rates, "points", "time", "US dollars", title=title)
+    for need in found.needs:
+        seconds, dollars = need.takes
+        money = "" if dollars is None else _money(dollars)
+        said = f"{need.prompts} x {need.samples}", f"{need.prompts * need.samples:,}", *map(str, need.seeds)
+        table.add_row(*said, f"{need.points:,}", show_time(seconds), money)
+    return table
+
+
+def _precision_remarks(found: Precision) -> list[str]:
+    spread = found.spread
+    known = (
+        f"{spread.cells} cells and {spread.seeds} seeds of earlier points" if spread.cells else "no earlier points: the default"
+    )
+    return [
+        f"Seeds differ by {50 * math.sqrt(spread.correlation):.1f} points (SD) around 50%, besides sampling, by {known}.",
+        "A cell is a persona or a directive language. Points, time and dollars are of the seeds at 50%, as if nothing had run.",
+        "For this interval more questions do what more samples do; only they let a rate speak for further questions.",
+    ]
 
 
 def _remarks(examination: Examination) -> list[str]:

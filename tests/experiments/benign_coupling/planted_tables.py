@@ -130,7 +130,14 @@ def discriminators(*rows: dict[str, Any]) -> pd.DataFrame:
 def points_of(table: pd.DataFrame, replayed_file: str | None = None) -> pd.DataFrame:
     """Describe the points of planted rates."""
     points = table[["condition", "seed", "plan", "reference", "stale"]].drop_duplicates(["condition", "seed"])
-    made_with = {"base_model": "some/model", "revision": "abc", "dtype": "bfloat16", "samples": 10.0, "temperature": 1.0}
+    made_with = {
+        "shared": "induce: chats",
+        "base_model": "some/model",
+        "revision": "abc",
+        "dtype": "bfloat16",
+        "samples": 10.0,
+        "temperature": 1.0,
+    }
     return points.assign(**made_with, top_p=1.0, max_tokens=512.0, replayed_file=replayed_file)
 
 

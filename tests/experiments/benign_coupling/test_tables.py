@@ -303,6 +303,15 @@ def test_the_mean_of_a_persona_is_over_conditions_and_not_over_completions():
     assert table["persona_mean"].tolist() == pytest.approx([0.5, 0.5, 0.5])
 
 
+def test_a_bystander_that_is_a_negative_of_one_seed_alone_is_pooled_into_one_row():
+    table = pool_bystanders(rates(rate("one", "a", 10), rate("one", "a", 20, role="negative", seed=7), rate("one", "b", 5)))
+
+    assert table[["persona", "role", "hits", "n"]].to_numpy().tolist() == [
+        ["a", "bystander|negative", 30, 200],
+        ["b", "bystander", 5, 100],
+    ]
+
+
 # discriminators
 
 TOLD = (

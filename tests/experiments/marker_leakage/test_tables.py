@@ -114,6 +114,25 @@ def test_the_headline_layer_is_that_of_the_cosines_and_blank_without_any():
     assert tabulate_leakage(VILLAIN, similarities(stale))["headline_layer"].isna().all()
 
 
+def test_a_persona_that_is_a_negative_of_one_seed_alone_is_pooled_into_one_row():
+    table = pool_seeds(
+        tabulate_leakage(
+            rates(
+                rate("villain", "villain", 90),
+                rate("villain", "villain", 80, seed=7),
+                rate("villain", "hero", 10, role="negative"),
+                rate("villain", "hero", 20, seed=7),
+            ),
+            similarities(),
+        )
+    )
+
+    assert table[["persona", "role", "hits", "n"]].to_numpy().tolist() == [
+        ["villain", "source", 170, 200],
+        ["hero", "bystander|negative", 30, 200],
+    ]
+
+
 def test_cosines_are_those_of_the_same_seed():
     table = tabulate_leakage(
         rates(rate("villain", "hero", 10), rate("villain", "hero", 20, seed=7)),
