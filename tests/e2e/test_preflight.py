@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from persona_leakage.preflight.power import RATES, seeds_needed
 from tests.fake_anthropic import API_KEY, FakeAnthropic
 from tests.project import Project
 
@@ -53,6 +54,24 @@ def test_what_has_run_is_free(planted: Project) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Estimate: 0 of 2 points to run, 2 done and free" in done.stdout
     assert "training" not in done.stdout
+
+
+def test_a_wished_half_width_says_what_it_takes(project: Project) -> None:
+    axes = ("--axes", "condition=fr_it", "seed=42,137")
+    done = project.kedro("preflight", "lang_inversion", "--half-width=0.1", *axes)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = rows(done.stdout, "For a mean over seeds within ±10 points (t 95% interval, on average)")
+    # two phrasings x 3 samples (half of them: 2); the baseline and fr_it at so many seeds
+    assert [(name, row[1]) for name, row in list(found.items())] == [
+        ("2 x 2", "4"), ("2 x 3", "6"), ("2 x 6", "12"), ("2 x 12", "24"),
+    ]  # fmt: skip
+    for row in found.values():
+        expected = [seeds_needed(0.1, rate, 0.016, int(row[1])) for rate in RATES]
+        assert [int(cell) for cell in row[2:5]] == expected
+        assert row[5] == str(2 * expected[0])
+    assert "Seeds differ by 6.3 points (SD) around 50%, besides sampling, by no earlier points: the default." in done.stdout
+    refused = project.kedro("preflight", "lang_inversion", "--half-width=0", *axes)
+    assert (refused.returncode, "--half-width" in refused.stderr) == (2, True)
 
 
 def test_every_base_model_of_a_grid_is_looked_at_and_estimated_once(project: Project) -> None:

@@ -24,6 +24,7 @@ def rows(language, phrasing, *labels, mixed=0):
     ]
 
 
+UNEVALUATED = {"conditions.zh_ja.evaluation": None}  # its own language is not evaluated then
 PLANTED = [
     *rows("spanish", SPEAK, "italian", "italian", "spanish", "other", mixed=1),
     *rows("spanish", RESPOND, "italian", "spanish", "spanish", "french"),
@@ -100,7 +101,7 @@ def test_a_condition_has_the_metrics_that_its_pair_defines(condition, metrics):
 
 
 def test_a_language_of_the_pair_that_is_not_evaluated_is_counted_too():
-    frame = rates_of(rows("spanish", SPEAK, "japanese", "spanish", "mandarin"), make_plan("zh_ja"))
+    frame = rates_of(rows("spanish", SPEAK, "japanese", "spanish", "mandarin"), make_plan("zh_ja", changes=UNEVALUATED))
 
     cell = counts(frame, "spanish", SPEAK)
     assert (cell["contamination"], cell["inversion"], cell["label:japanese"]) == ((1, 3), (1, 3), (1, 3))
@@ -167,7 +168,7 @@ def test_every_row_says_its_completion_language_and_the_distance_of_its_directiv
 
 
 def test_a_completion_language_that_is_not_evaluated_has_its_distances():
-    frame = rates_of(PLANTED, make_plan("zh_ja"))
+    frame = rates_of(PLANTED, make_plan("zh_ja", changes=UNEVALUATED))
 
     assert set(frame["completion"]) == {"japanese"}
     assert set(distances_of(frame).values()) == {1.0}

@@ -36,6 +36,7 @@ ESTIMATES = Estimates.checked(
         "weights_gib": 15,
         "memory_gib": 8,
         "adapter_mib_a_rank": 8,
+        "seed_correlation": 0.02,
     },
     "estimates",
 )

@@ -20,8 +20,10 @@ PAIRS = {
     "ja_zh": ("japanese", "mandarin"),
     "baseline_japanese": (None, None),
     "none_it": (None, "italian"),
+    "none_en": (None, "english"),
     "baseline_five_phrasings": (None, None),
     "fr_it_five_phrasings": ("french", "italian"),
+    "it_fr_five_phrasings": ("italian", "french"),
     "baseline_native": (None, None),
     "fr_it_native": ("french", "italian"),
 }
@@ -93,7 +95,9 @@ def test_roles_follow_from_the_trained_pair(condition, roles):
         ("baseline", "baseline"),
         ("fr_it_native", "baseline_native"),
         ("fr_it_five_phrasings", "baseline_five_phrasings"),
+        ("it_fr_five_phrasings", "baseline_five_phrasings"),
         ("ja_zh", "baseline_japanese"),
+        ("zh_ja", "baseline_japanese"),
     ],
 )
 def test_a_condition_is_compared_with_the_baseline_evaluated_in_the_same_way(condition, reference):
@@ -117,11 +121,12 @@ def test_a_condition_labels_the_languages_that_it_evaluates_or_trains():
     assert tuple(make_plan("zh_ja").scoring.languages) == (*LANGUAGES, "japanese")
 
 
-def test_a_condition_may_evaluate_languages_of_its_own():
-    plan = make_plan("ja_zh")
+@pytest.mark.parametrize(("condition", "role"), [("ja_zh", "trained_directive"), ("zh_ja", "own_language")])
+def test_a_condition_may_evaluate_languages_of_its_own(condition, role):
+    plan = make_plan(condition)
 
     assert tuple(plan.evaluation.prompts.languages) == (*LANGUAGES, "japanese")
-    assert plan.scoring.role("japanese") == "trained_directive"
+    assert plan.scoring.role("japanese") == role
 
 
 @pytest.mark.parametrize(

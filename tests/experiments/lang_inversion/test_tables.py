@@ -110,7 +110,8 @@ def test_the_baseline_counts_a_completion_language_that_is_not_evaluated():
     ]
     baseline = rate_cells(labels, [], plan).drop(columns="model").assign(reference="baseline", stale=False)
 
-    rates = pd.concat([baseline, table(cell("zh_ja", "spanish", (3, 80)))], ignore_index=True)
+    spilled = table(cell("zh_ja", "spanish", (3, 80))).assign(reference="baseline")  # as if evaluated like the others
+    rates = pd.concat([baseline, spilled], ignore_index=True)
 
     (row,) = tabulate_spill(rates).itertuples()
     assert (row.baseline_hits, row.baseline_n) == (1, 2)

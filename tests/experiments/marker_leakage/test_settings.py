@@ -257,6 +257,22 @@ def test_any_persona_is_a_condition():
         assert one.persona not in plan.negatives
 
 
+@pytest.mark.parametrize("question_set", ["code", "creative_writing", "mathematics"])
+def test_any_persona_may_be_evaluated_on_questions_that_a_baseline_is_evaluated_on(question_set):
+    for persona in (*SOURCES, "pirate"):
+        plan = make_plan(f"{persona}_{question_set}")
+
+        assert (plan.scoring.source, plan.reference) == (persona, f"baseline_{question_set}")
+        assert {one.set for one in plan.evaluation.prompts.questions} == {question_set}
+        assert plan.stages == make_plan(persona).stages
+
+
+@pytest.mark.parametrize("name", ["pirate_train", "pyrate_code", "code", "_code"])
+def test_other_names_are_no_such_condition(name):
+    with pytest.raises(UserError, match=f"marker_leakage has no condition '{name}'"):
+        make_plan(name)
+
+
 def test_a_new_condition_needs_nothing_but_its_block():
     plan = make_plan("pirate_code", changes={"conditions.pirate_code": {"source": "pirate", "question_set": "code"}})
 

@@ -53,11 +53,17 @@ class Settings(MarkerSettings):
     def condition(self, name: str, roster: Roster) -> Condition:
         """Find a condition; the name of any persona is one too, with that persona as its source.
 
+        So is a persona's name with that of a set of questions which a baseline is evaluated on, such as `pirate_code`.
+
         Raises:
-            UserError: it is neither.
+            UserError: it is none of them.
         """
         if name in self.conditions:
             return self.conditions[name]
+        personas = {one.persona for one in roster.personas}
+        for asked in {one.question_set for one in self.conditions.values() if one.source is None and one.question_set}:
+            if (source := name.removesuffix(f"_{asked}")) != name and source in personas and name not in personas:
+                return Condition(source=source, question_set=asked)
         return Condition(source=self.persona_of(name, name, roster).persona)
 
     def evaluation_of(self, condition: Condition, roster: Roster) -> Evaluation:
