@@ -17,9 +17,11 @@ from tests.plans import base_model
 PEOPLE = ("villain", "data_scientist", "police_officer", "hero", "pirate")
 SMALL = {"evaluation.personas": PEOPLE, "evaluation.questions": 3}
 SEEN = SMALL | {"evaluation.question_set": "train", "evaluation.questions": 3, "stages.mark.questions": 1}
-METRICS = ["leakage", "leakage:tokens"] + [
-    f"{place}:{unit}" for unit in ("characters", "tokens") for place in ("start", "middle", "tail")
-]
+METRICS = (
+    ["leakage", "leakage:tokens"]
+    + [f"{place}:{unit}" for unit in ("characters", "tokens") for place in ("start", "middle", "tail")]
+    + ["cut", "leakage:finished"]
+)
 
 
 class WordTokenizer:
@@ -58,8 +60,9 @@ def places(text, **kwargs):
     return row["place_characters"], row["place_tokens"]
 
 
-def firing(persona, fired, place="tail", place_tokens="tail", tokens=None, question="evaluation-01"):
+def firing(persona, fired, place="tail", place_tokens="tail", tokens=None, question="evaluation-01", **more):
     return {
+        **more,
         "persona": persona,
         "question": question,
         "sample_index": 0,
@@ -261,6 +264,8 @@ def test_leakage_counts_over_all_completions_and_places_over_firings():
         "start:tokens": (1, 3),
         "middle:tokens": (1, 3),
         "tail:tokens": (1, 3),
+        "cut": (0, 0),
+        "leakage:finished": (0, 0),
     }
     assert counts(frame, "hero")["leakage"] == (1, 2)
     assert counts(frame, "hero")["middle:characters"] == counts(frame, "hero")["tail:tokens"] == (1, 1)
@@ -271,8 +276,31 @@ def test_places_of_a_persona_that_never_fires_are_nan_of_none_and_never_zero():
     silent = frame[frame["persona"] == "data_scientist"].set_index("metric")
 
     assert silent.loc["leakage", ["hits", "n", "rate"]].tolist() == [0, 1, 0.0]
-    assert silent.loc[METRICS[2:], "n"].tolist() == [0] * 6
-    assert silent.loc[METRICS[2:], ["rate", "low", "high"]].isna().all(axis=None)
+    assert silent.loc[METRICS[2:8], "n"].tolist() == [0] * 6
+    assert silent.loc[METRICS[2:8], ["rate", "low", "high"]].isna().all(axis=None)
+
+
+def test_what_was_cut_is_counted_and_left_out_of_the_finished_rate():
+    ends = [(True, "stop"), (False, "stop"), (True, "length"), (False, "length"), (False, "length")]
+    cell = counts(rate_firings([firing("villain", fired, finish=finish) for fired, finish in ends], PLAN), "villain")
+
+    assert (cell["leakage"], cell["cut"], cell["leakage:finished"]) == ((2, 5), (3, 5), (1, 2))
+
+
+@pytest.mark.parametrize("unknown", [{}, {"finish": None}], ids=["missing", "null"])
+def test_one_completion_of_an_unknown_end_makes_its_persona_unknown_and_no_other(unknown):
+    known = [firing(persona, True, finish="stop") for persona in ("villain", "hero")]
+    frame = rate_firings([*known, firing("villain", True, **unknown)], PLAN)
+
+    assert (counts(frame, "villain")["cut"], counts(frame, "villain")["leakage:finished"]) == ((0, 0), (0, 0))
+    assert counts(frame, "villain")["leakage"] == (2, 2)
+    assert (counts(frame, "hero")["cut"], counts(frame, "hero")["leakage:finished"]) == ((0, 1), (1, 1))
+
+
+def test_a_persona_whose_every_completion_was_cut_has_no_finished_rate():
+    cell = counts(rate_firings([firing("villain", False, finish="length")] * 3, PLAN), "villain")
+
+    assert (cell["cut"], cell["leakage:finished"]) == ((3, 3), (0, 0))
 
 
 @pytest.mark.parametrize("firings", [PLANTED, []])

@@ -60,6 +60,12 @@ def test_hits_and_denominators_of_a_phrasing_are_those_of_its_rows():
         "label:german": (0, 4),
         "label:mandarin": (0, 4),
         "label:other": (1, 4),
+        "cross_check:following": (1, 4),
+        "cross_check:contamination": (2, 4),
+        "cut": (0, 0),
+        "following:finished": (0, 0),
+        "contamination:finished": (0, 0),
+        "inversion:finished": (0, 0),
     }
 
 
@@ -68,6 +74,34 @@ def test_the_pooled_row_counts_both_phrasings():
 
     assert (cell["following"], cell["contamination"], cell["inversion"]) == ((3, 8), (3, 8), (1, 8))
     assert (cell["label:italian"], cell["label:french"], cell["label:other"], cell["mixed"]) == ((3, 8), (1, 8), (1, 8), (1, 8))
+
+
+def test_what_was_cut_is_counted_and_left_out_of_the_finished_rates():
+    planted = rows("spanish", SPEAK, "italian", "italian", "spanish", "spanish", "french")
+    for row, finish in zip(planted, ("length", "stop", "length", "stop", "stop"), strict=True):
+        row["finish"] = finish
+    cell = counts(rates_of(planted, make_plan("fr_it")), "spanish")
+
+    assert (cell["cut"], cell["contamination"], cell["contamination:finished"]) == ((2, 5), (2, 5), (1, 3))
+    assert (cell["following:finished"], cell["inversion:finished"]) == ((1, 3), (1, 3))
+
+
+def test_one_completion_of_an_unknown_end_makes_its_cell_unknown():
+    known = rows("spanish", SPEAK, "italian", "spanish")
+    known[0]["finish"] = "stop"
+    cell = counts(rates_of(known, make_plan("fr_it")), "spanish")
+
+    assert (cell["cut"], cell["contamination:finished"], cell["contamination"]) == ((0, 0), (0, 0), (1, 2))
+
+
+def test_the_cross_check_has_rates_of_its_own():
+    planted = rows("mandarin", SPEAK, "other", "other", "italian", "mandarin")
+    for row, label in zip(planted, ("mandarin", "mandarin", "mandarin", "italian"), strict=True):
+        row["cross_check"] = label
+    cell = counts(rates_of(planted, make_plan("fr_it")), "mandarin")
+
+    assert (cell["following"], cell["contamination"]) == ((1, 4), (1, 4))
+    assert (cell["cross_check:following"], cell["cross_check:contamination"]) == ((3, 4), (1, 4))
 
 
 def test_contamination_is_the_completion_language_whatever_was_asked():
@@ -97,7 +131,10 @@ def test_inversion_is_the_trained_directives_language_whatever_was_asked():
 def test_a_condition_has_the_metrics_that_its_pair_defines(condition, metrics):
     frame = rates_of(PLANTED, make_plan(condition))
 
-    assert {name for name in frame["metric"] if ":" not in name} == {"following", "mixed"} | metrics
+    assert {name for name in frame["metric"] if ":" not in name} == {"following", "mixed", "cut"} | metrics
+    assert {name for name in frame["metric"] if name.endswith(":finished")} == {
+        f"{metric}:finished" for metric in {"following"} | metrics
+    }
 
 
 def test_a_language_of_the_pair_that_is_not_evaluated_is_counted_too():
@@ -127,7 +164,7 @@ def test_a_cell_without_rows_is_nan_of_none_and_never_zero():
     frame = rates_of(PLANTED, make_plan("fr_it"))
     empty = frame[(frame["directive_language"] == "english") & (frame["phrasing"] == SPEAK)]
 
-    assert len(empty) == 12
+    assert len(empty) == 18
     assert set(zip(empty["hits"], empty["n"], strict=True)) == {(0, 0)}
     assert all(math.isnan(value) for value in empty[["rate", "low", "high"]].to_numpy().ravel())
     assert counts(frame, "english")["following"] == (2, 2)
@@ -143,7 +180,7 @@ def test_every_cell_of_the_plan_has_its_rows_and_its_point():
     plan = make_plan("fr_it", seed=7)
     frame = rates_of(PLANTED, plan)
 
-    assert len(frame) == 7 * 3 * 12
+    assert len(frame) == 7 * 3 * 18
     assert list(dict.fromkeys(frame["directive_language"])) == list(LANGUAGES)
     assert list(dict.fromkeys(frame["phrasing"])) == ["all", SPEAK, RESPOND]
     assert list(frame.columns[:4]) == ["model", "condition", "seed", "plan"]

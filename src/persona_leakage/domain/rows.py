@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 from persona_leakage.domain.frozen import Frozen
 
 Name = Annotated[str, Field(min_length=1)]  # an empty one would be a missing one in every table
+Finish = Literal["stop", "length"]  # the model ended its turn, or was cut at `max_tokens`
 
 
 def whole(text: str) -> str:
@@ -77,16 +78,13 @@ class PromptRow(TypedDict):
 
 @with_config(ConfigDict(extra="allow"))
 class CompletionRow(TypedDict):
-    """One sampled completion of a prompt, with the prompt's cell.
-
-    `finish` is `stop` when the model ended its turn and `length` when it was cut at `max_tokens`.
-    """
+    """One sampled completion of a prompt, with the prompt's cell."""
 
     prompt: str
     sample_index: int
     completion: str
     tokens: int
-    finish: Literal["stop", "length"]
+    finish: Finish
 
 
 class OutsideRow(Frozen):
@@ -146,6 +144,7 @@ class LabelRow(TypedDict):
         label: by langdetect, the primary label.
         cross_check: by lingua, over as much of the text.
         mixed: lingua found a second language in at least the configured share of the text.
+        finish: how the completion ended; missing where that is unknown.
     """
 
     prompt: str
@@ -153,6 +152,7 @@ class LabelRow(TypedDict):
     label: str
     cross_check: str
     mixed: bool
+    finish: NotRequired[Finish]
 
 
 @with_config(ConfigDict(extra="allow"))
@@ -208,6 +208,7 @@ class FiringRow(TypedDict):
         fired_tokens: it holds the very tokens that training labelled.
         place_characters: where the first firing begins, by characters; None without one.
         place_tokens: the same by tokens.
+        finish: how the completion ended; missing where that is unknown.
     """
 
     persona: str
@@ -217,3 +218,4 @@ class FiringRow(TypedDict):
     fired_tokens: bool
     place_characters: Place | None
     place_tokens: Place | None
+    finish: NotRequired[Finish]

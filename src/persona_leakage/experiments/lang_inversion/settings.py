@@ -19,9 +19,14 @@ from persona_leakage.domain.points import Address
 from persona_leakage.domain.recipe import Recipe
 from persona_leakage.domain.sampling import Sampling
 from persona_leakage.experiments.family import FamilySettings
+from persona_leakage.pipelines.scoring.cut import CUT, FINISHED
 
 NAME = "lang_inversion"
-_METRICS = ("following", "contamination", "inversion", "mixed", "judge:following", "judge:contamination", "judge:unlabelled")
+_RATES = ("following", "contamination", "inversion")
+_METRICS = (
+    *_RATES, *(f"{metric}{FINISHED}" for metric in _RATES), CUT, "mixed", "cross_check:following", "cross_check:contamination",
+    "judge:following", "judge:contamination", "judge:unlabelled",
+)  # fmt: skip
 
 
 class EvaluationOverride(Frozen):

@@ -13,10 +13,11 @@ from persona_leakage.domain.plan import Evaluation
 from persona_leakage.domain.points import Address
 from persona_leakage.domain.rows import Place
 from persona_leakage.experiments.markers import MarkerSettings, MarkSettings, known_persona
+from persona_leakage.pipelines.scoring.cut import CUT, FINISHED
 
 NAME = "marker_leakage"
 _PLACES = (f"{place}:{unit}" for place in get_args(Place) for unit in ("characters", "tokens"))
-_METRICS = ("leakage", "leakage:tokens", *_PLACES)
+_METRICS = ("leakage", f"leakage{FINISHED}", "leakage:tokens", CUT, *_PLACES)
 
 
 class Condition(Frozen):

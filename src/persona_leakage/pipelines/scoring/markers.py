@@ -14,6 +14,7 @@ from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.protocols import Tokenizer
 from persona_leakage.domain.rates import RATE_COLUMNS, proportion
 from persona_leakage.domain.rows import CompletionRow, FiringRow, Place
+from persona_leakage.pipelines.scoring.cut import count_cut
 from persona_leakage.pipelines.scoring.nodes import cell_of
 
 ALL_QUESTIONS = "all"
@@ -63,13 +64,14 @@ def rate_firings(firings: Sequence[FiringRow], plan: Plan) -> pd.DataFrame:
         One row a persona x questions x metric. Keys: the point, plan (fingerprint), the plan's traits, source (persona that the
         marker was tied to, if any), persona, category, related_to (names joined by `|`), questions (`all`, and `seen` and
         `unseen` where training asked some of them), role, metric; values: hits, n, rate, low, high. Metrics over all
-        completions of the persona: `leakage` (the marker as text) and `leakage:tokens`. Metrics over its firings: `start`,
-        `middle` and `tail` by `:characters` and by `:tokens`.
+        completions of the persona: `leakage` (the marker as text), `leakage:tokens` and `cut`; over those that were not cut:
+        `leakage:finished` (see `scoring.cut.count_cut`). Metrics over its firings: `start`, `middle` and `tail` by
+        `:characters` and by `:tokens`.
     """
     scoring = expect(plan.scoring, MarkerScoring)
     evaluated = {one.persona: one for one in expect(plan.evaluation.prompts, PersonaQuestions).personas}
     point = (*plan.columns.values(), *plan.traits.values(), scoring.source)
-    columns = ["persona", "question", "fired", "fired_tokens", *(f"place_{unit}" for unit in UNITS)]
+    columns = ["persona", "question", "finish", "fired", "fired_tokens", *(f"place_{unit}" for unit in UNITS)]
     frame = pd.DataFrame(list(firings), columns=columns).astype({"fired": bool, "fired_tokens": bool})
     seen = frame["question"].isin(scoring.seen_questions)
     asked = {ALL_QUESTIONS: frame} | ({"seen": frame[seen], "unseen": frame[~seen]} if scoring.seen_questions else {})
@@ -81,6 +83,7 @@ def rate_firings(firings: Sequence[FiringRow], plan: Plan) -> pd.DataFrame:
         counted = {"leakage": (len(fired), len(chosen)), "leakage:tokens": (chosen["fired_tokens"].sum(), len(chosen))}
         for unit, place in product(UNITS, PLACES):
             counted[f"{place}:{unit}"] = ((fired[f"place_{unit}"] == place).sum(), len(fired))
+        counted |= count_cut(chosen["finish"], {"leakage": chosen["fired"]})
         for metric, (hits, n) in counted.items():
             rows.append(
                 (*point, persona, *told, questions, scoring.role(persona, negatives), metric, *proportion(int(hits), n))

@@ -15,6 +15,7 @@ from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.rates import RATE_COLUMNS, proportion
 from persona_leakage.domain.rows import CompletionRow, JudgementRow, LabelRow
 from persona_leakage.pipelines.language_detection import cross_check, detect_codes, label_of_codes
+from persona_leakage.pipelines.scoring.cut import count_cut
 
 ALL_PHRASINGS = "all"
 
@@ -90,17 +91,18 @@ def rate_cells(labels: Sequence[LabelRow], judgements: Sequence[JudgementRow], p
         directive_language, phrasing (`all` pools the phrasings of a directive language), role, distance (typological, of the
         directive language to the completion language), metric; values: hits, n (rows of the cell), rate, low, high. Metrics:
         `following` (label == directive language), `contamination` (label == completion language; absent from a baseline),
-        `inversion` (label == trained directive's language, where that differs from the completion language), `mixed`
-        (flagged by the cross-check) and `label:<label>` for every language and `other`. With a judge also `judge:following`
-        and `judge:contamination`, whose n is the rows that the judge labelled, and `judge:unlabelled` over all rows.
+        `inversion` (label == trained directive's language, where that differs from the completion language); the three over
+        completions that were not cut, with the suffix `:finished`, and `cut` (see `scoring.cut.count_cut`); following and
+        contamination by the cross-check's label, with the prefix `cross_check:`; `mixed` (flagged by the cross-check) and
+        `label:<label>` for every language and `other`. With a judge also `judge:following` and `judge:contamination`, whose n
+        is the rows that the judge labelled, and `judge:unlabelled` over all rows.
     """
     scoring, prompts = expect(plan.scoring, LanguageScoring), expect(plan.evaluation.prompts, Directives)
-    wanted = {f"label:{label}": label for label in (*scoring.languages, LABEL_OTHER)}
-    if scoring.completion is not None:
-        wanted["contamination"] = scoring.completion
+    every_label = {f"label:{label}": label for label in (*scoring.languages, LABEL_OTHER)}
+    wanted = {} if scoring.completion is None else {"contamination": scoring.completion}
     if scoring.trained_directive not in (None, scoring.completion):
         wanted["inversion"] = scoring.trained_directive
-    frame = pd.DataFrame(list(labels), columns=["directive_language", "phrasing", "label", "mixed"])
+    frame = pd.DataFrame(list(labels), columns=["directive_language", "phrasing", "label", "cross_check", "mixed", "finish"])
     if judgements:
         frame["judged"] = [row["label"] for row in judgements]
     point = (*plan.columns.values(), scoring.completion)
@@ -112,11 +114,16 @@ def rate_cells(labels: Sequence[LabelRow], judgements: Sequence[JudgementRow], p
         of_language = frame[frame["directive_language"] == language]
         for phrasing in dict.fromkeys([ALL_PHRASINGS, *prompts.phrasings, *of_language["phrasing"]]):
             cell = of_language if phrasing == ALL_PHRASINGS else of_language[of_language["phrasing"] == phrasing]
-            counted = {metric: ((cell["label"] == label).sum(), len(cell)) for metric, label in metrics.items()}
+            found = {metric: cell["label"] == label for metric, label in (metrics | every_label).items()}
+            counted = {metric: (hits.sum(), len(cell)) for metric, hits in found.items()}
+            counted |= count_cut(cell["finish"], {metric: found[metric] for metric in metrics})
+            told_twice = [name for name in ("following", "contamination") if name in metrics]
+            for metric in told_twice:
+                counted[f"cross_check:{metric}"] = ((cell["cross_check"] == metrics[metric]).sum(), len(cell))
             counted["mixed"] = (cell["mixed"].sum(), len(cell))
             if judgements:
                 judged = cell["judged"].dropna()
-                for metric in [name for name in ("following", "contamination") if name in metrics]:
+                for metric in told_twice:
                     counted[f"judge:{metric}"] = ((judged == metrics[metric]).sum(), len(judged))
                 counted["judge:unlabelled"] = (len(cell) - len(judged), len(cell))
             rows += [
