@@ -7,6 +7,8 @@ from persona_leakage.experiments.composition import gather_points
 from persona_leakage.experiments.lang_inversion.figures import draw_conditions, draw_spill_matrix
 from persona_leakage.experiments.lang_inversion.report import write_report
 from persona_leakage.experiments.lang_inversion.tables import (
+    compare_cut,
+    compare_detectors,
     compare_published,
     correlate,
     judge_claims,
@@ -42,6 +44,8 @@ def report_of(*cells, replayed_file=None):
         by_seed=by_seed,
         over_seeds=stored(summarise_seeds(by_seed)),
         unlabelled=tabulate_unlabelled(rates),
+        cut_gaps=stored(compare_cut(rates)),
+        detector_gaps=stored(compare_detectors(spill)),
         family=NAME,
     )
 
@@ -154,7 +158,7 @@ def test_a_report_over_baselines_alone_has_nothing_to_show():
     report = report_of(BASELINE)
 
     assert "1 point: baseline (seed 42)." in report
-    assert report.count("*Nothing to show.*") == 3
+    assert report.count("*Nothing to show.*") == 4
 
 
 def test_the_page_carries_its_figures_inside_and_loads_nothing():
@@ -200,7 +204,7 @@ def test_completions_that_the_judge_left_without_a_label_are_counted_by_conditio
 
 def answered(condition, language, label, n, changes=None, seed=42, model=None):
     """Make the rates of a point whose answers under one directive all have one label; nobody answers the others."""
-    rows = [{"directive_language": language, "phrasing": SPEAK, "label": label, "mixed": False}] * n
+    rows = [{"directive_language": language, "phrasing": SPEAK, "label": label, "cross_check": label, "mixed": False}] * n
     return rate_cells(rows, [], make_plan(condition, seed, changes, model=model))
 
 
@@ -220,6 +224,8 @@ def report_over(*saved):
         by_seed=by_seed,
         over_seeds=for_each_model(summarise_seeds)(by_seed),
         unlabelled=for_each_model(tabulate_unlabelled)(rates),
+        cut_gaps=for_each_model(compare_cut)(rates),
+        detector_gaps=for_each_model(compare_detectors)(spill),
         family=NAME,
     )
     return spill, report

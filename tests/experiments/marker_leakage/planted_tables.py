@@ -106,7 +106,11 @@ def texts(*rows: dict[str, Any]) -> pd.DataFrame:
 
 
 def leakage(*points: Mapping[str, Any]) -> pd.DataFrame:
-    """Write a leakage table: a point has condition, seed and `of`: persona → (hits, n, cosine at layer 20)."""
+    """Write a leakage table: a point has condition, seed and `of`: persona → (hits, n, cosine at layer 20).
+
+    How completions ended, and what the baseline does, is not known.
+    """
+    beside = [(prefix, proportion(0, 0)._asdict()) for prefix in ("finished_", "cut_", "baseline_")]
     rows = []
     for point in points:
         condition, source = point["condition"], point.get("source", point["condition"])
@@ -121,6 +125,7 @@ def leakage(*points: Mapping[str, Any]) -> pd.DataFrame:
                     "related_to": point.get("related", {}).get(persona, ""),
                     "role": "source" if persona == source else "bystander",
                     **dict(zip(RATE_COLUMNS, proportion(hits, n), strict=True)),
+                    **{f"{prefix}{name}": value for prefix, counts in beside for name, value in counts.items()},
                     "headline_layer": 20,
                     "cosine_l20": value,
                 }

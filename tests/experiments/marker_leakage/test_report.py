@@ -12,6 +12,7 @@ from persona_leakage.experiments.marker_leakage.figures import draw_scatter
 from persona_leakage.experiments.marker_leakage.report import write_report
 from persona_leakage.experiments.marker_leakage.tables import (
     adopt_rates,
+    compare_cut,
     correlate_leakage,
     judge_claims,
     pool_seeds,
@@ -82,6 +83,7 @@ def tables(rates_, cosines, texts_, points=None):
         "by_seed": by_seed,
         "over_seeds": stored(summarise_seeds(by_seed)),
         "places": stored(tabulate_places(rates_)),
+        "cut_gaps": stored(compare_cut(rates_)),
     }
 
 
@@ -118,19 +120,65 @@ def test_the_correlations_of_the_report_are_those_of_the_table():
     )
 
 
-def test_sources_stand_with_their_rates_means_and_texts():
+def cut(condition, persona, cut_hits, fired, n=100, **more):
+    """Write how many of a persona's completions were cut, and how many of the others fired."""
+    return [
+        rate(condition, persona, cut_hits, n, metric="cut", **more),
+        rate(condition, persona, fired, n - cut_hits, metric="leakage:finished", **more),
+    ]
+
+
+def test_sources_stand_with_their_rates_and_means():
     (row,) = rows_of(
-        report_of(described=[*CALM, text("villain", "nurse", tokens=80, distinct_2=0.5, empty=1, cut=2)]), "Sources"
+        report_of([*BASELINE, *VILLAIN, *cut("villain", "villain", 20, 60), *cut("villain", "hero", 90, 3)]), "Sources"
     )
 
     assert row == {
         "condition": "villain",
         "seed": "42",
         "source rate": "60/100 = 60.0% [50.2%, 69.1%]",
+        "finished": "60/80 = 75.0% [64.5%, 83.2%]",
+        "cut": "20/100 = 20.0% [13.3%, 28.9%]",
+        "excess": "+60.0% [+49.5%, +69.1%]",
         "bystanders": "4",
         "mean": "39.5%",
+        "mean finished": "30.0%",
+        "their excess": "+39.5% [+34.7%, +44.4%]",
         "highest": "80.0% crime_lord",
         "at zero": "1",
+    }
+
+
+def test_without_a_baseline_or_known_ends_excess_and_finished_rates_are_unknown():
+    (row,) = rows_of(report_of(VILLAIN), "Sources")
+
+    assert (row["finished"], row["cut"], row["mean finished"]) == ("not scored", "not scored", "")
+    assert (row["excess"], row["their excess"]) == ("", "")
+
+
+def test_sources_and_bystanders_that_are_cut_differently_are_warned_of_and_so_is_a_source_that_is_cut():
+    comedian = [rate("comedian", "comedian", 60), rate("comedian", "hero", 3)]
+    rows = [*BASELINE, *VILLAIN, *comedian, *cut("villain", "villain", 46, 30), *cut("comedian", "comedian", 3, 30)]
+
+    report = report_of([*rows, *cut("villain", "hero", 5, 1), *cut("comedian", "hero", 5, 2)])
+
+    assert (
+        "different extents**: source: villain 46/100 = 46.0% [36.6%, 55.7%] v comedian 3/100 = 3.0% [1.0%, 8.5%] (the two"
+    ) in report
+    assert "more than 10% of their completions: villain seed 42 46/100 = 46.0% [36.6%, 55.7%]. A cut text" in report
+    assert "bystanders: " not in report.split("## ")[0]
+    alike = report_of([*rows[:-4], *cut("villain", "villain", 7, 30), *cut("comedian", "comedian", 3, 30)])
+    assert "different extents" not in alike
+    assert "Sources cut" not in alike
+
+
+def test_texts_are_described_over_all_personas():
+    described = [*CALM, text("villain", "nurse", tokens=80, distinct_2=0.5, empty=1, cut=2)]
+    (row,) = rows_of(report_of(described=described), "Texts")
+
+    assert row == {
+        "condition": "villain",
+        "seed": "42",
         "tokens": "60",
         "distinct-2": "0.70",
         "empty": "3.3%",
@@ -260,7 +308,7 @@ def test_a_report_over_a_baseline_alone_has_nothing_to_show():
     report = report_of(BASELINE, [], [text("baseline", "hero")])
 
     assert rows_of(report, "Sources") == []
-    assert report.count("*Nothing to show.*") == 4
+    assert report.count("*Nothing to show.*") == 5
     assert not re.search(r"\bnan\b", report)
 
 

@@ -345,7 +345,8 @@ def test_leakage_has_the_source_its_bystanders_and_every_rho():
     by_seed = saved_and_loaded(tabulate_leakage_seeds(sources, correlate_leakage(table)))
     found = summarise_seeds(by_seed).set_index("quantity")
 
-    assert found["seeds"].tolist() == [2, 2, 2]
+    unknown = ["source, finished", "source, cut", "mean of bystanders, finished"]  # how these completions ended is not known
+    assert found["seeds"].to_dict() == dict.fromkeys(found.index, 2) | dict.fromkeys(unknown, 0)
     assert found.loc["source", ["mean", "hits", "n"]].tolist() == pytest.approx([0.8, 16, 20])
     assert found.loc["mean of bystanders", "mean"] == pytest.approx((14 / 30 + 15 / 30) / 2)
     rho = found.loc["rho (base model, layer 20)"]
@@ -415,7 +416,7 @@ def test_a_source_without_bystanders_has_no_highest():
 
 BASE_TEXTS = (
     text("baseline", "villain", tokens=40, distinct_2=0.7, empty=0),
-    text("baseline", "a", tokens=60, distinct_2=0.9, empty=1),
+    text("baseline", "a", tokens=60, distinct_2=0.9, empty=1, cut=2),
 )
 SCOPE = leakage({"condition": "villain", "of": {"villain": (5, 10, 0), "a": (1, 10, 0)}})
 
@@ -430,6 +431,9 @@ SCOPE = leakage({"condition": "villain", "of": {"villain": (5, 10, 0), "a": (1, 
         ((text("villain", "villain", 39, 0.8), text("villain", "a", 39, 0.8)), "tokens"),
         ((text("villain", "villain", 50, 0.1), text("villain", "a", 50, 0.1)), "distinct_2"),
         ((text("villain", "villain", 50, 0.8, empty=4), text("villain", "a", 50, 0.8)), "empty"),
+        ((text("villain", "villain", 50, 0.8, cut=3), text("villain", "a", 50, 0.8)), ""),
+        ((text("villain", "villain", 50, 0.8, cut=5), text("villain", "a", 50, 0.8)), "cut"),
+        ((text("villain", "villain", 50, 0.8, cut=None), text("villain", "a", 50, 0.8)), ""),
         ((text("villain", "villain", 5, 0.1, empty=9), text("villain", "a", 5, 0.1)), "tokens, distinct_2, empty"),
     ],
 )

@@ -18,7 +18,7 @@ _REPORT = Report(
     {
         "spill": tables.tabulate_spill, "by_seed": tables.tabulate_spill_seeds, "verdicts": tables.judge_claims,
         "unlabelled": tables.tabulate_unlabelled, "published_cells": tables.compare_published,
-        "correlations": tables.correlate,
+        "correlations": tables.correlate, "cut_gaps": tables.compare_cut, "detector_gaps": tables.compare_detectors,
     },
     {
         "spill_matrix_figure": figures.draw_spill_matrix, "conditions_figure": figures.draw_conditions,

@@ -2,14 +2,17 @@
 
 import pandas as pd
 
+from persona_leakage.experiments.lang_inversion.tables import DETECTOR_MARGIN
+from persona_leakage.pipelines.reporting.cut import warn_of_cut
 from persona_leakage.pipelines.reporting.opening import opening
-from persona_leakage.pipelines.reporting.page import as_written, interval, say_rates, table, write_numbers
+from persona_leakage.pipelines.reporting.page import as_written, interval, say_differences, say_rates, table, write_numbers
 from persona_leakage.pipelines.reporting.seeds import means_of, several_seeds, write_seeds
 
 
 def write_report(
     points: pd.DataFrame, spill: pd.DataFrame, verdicts: pd.DataFrame, published_cells: pd.DataFrame,
-    correlations: pd.DataFrame, by_seed: pd.DataFrame, over_seeds: pd.DataFrame, unlabelled: pd.DataFrame, *, family: str,
+    correlations: pd.DataFrame, by_seed: pd.DataFrame, over_seeds: pd.DataFrame, unlabelled: pd.DataFrame,
+    cut_gaps: pd.DataFrame, detector_gaps: pd.DataFrame, *, family: str,
 ) -> str:  # fmt: skip
     """Write the report over every current point, as Markdown; every number in it stands in one of the tables."""
     parts = opening(
@@ -19,9 +22,11 @@ def write_report(
         "Labels by langdetect; every rate is over all completions of its cells, with a Wilson 95% interval; `other` counts as "
         "a label, not as missing.",
     )
+    parts += warn_of_cut(cut_gaps)
     without_baseline = spill.loc[spill["baseline_rate"].isna(), "condition"].unique()
     if len(without_baseline):
         parts.append(f"**No baseline with the same evaluation has run** for: {', '.join(map(as_written, without_baseline))}.\n")
+    parts += _between_detectors(detector_gaps)
     if unlabelled["hits"].any():
         parts += [
             "**The judge left completions without a label**: they are in no denominator of a `judge:` rate; "
@@ -36,8 +41,12 @@ def write_report(
         table(verdicts),
         "## Conditions\n",
         "![Conditions](conditions.png)\n",
-        "Contamination by phrasing; a mean that hides a split between phrasings is no result.\n",
+        "Contamination by phrasing; a mean that hides a split between phrasings is no result. `excess` is contamination "
+        "over the baseline's rate, with Newcombe's 95% interval.\n",
         table(_shown_cells(spill, over_seeds)),
+        "## Cut completions and the second detector\n",
+        "Phrasings pooled: completions cut at the token limit, both rates over those that were not, and by lingua.\n",
+        table(_shown_beside(spill[spill["phrasing"] == "all"])),
         *write_seeds(
             over_seeds[(over_seeds["quantity"] == "contamination") & (over_seeds["phrasing"] == "all")].drop(
                 columns="phrasing"
@@ -53,17 +62,38 @@ def write_report(
     return "\n".join(parts)
 
 
+def _between_detectors(gaps: pd.DataFrame) -> list[str]:
+    both = zip(gaps.to_dict("records"), say_rates(gaps), say_rates(gaps, prefix="cross_check_"), strict=True)
+    told = [
+        f"{row['metric']} of {as_written(row['condition'])} under {as_written(row['directive_language'])}, {one} by langdetect "
+        f"and {other} by lingua"
+        for row, one, other in both
+    ]
+    said = f"**The detectors disagree** by more than {DETECTOR_MARGIN:.0%}: {'; '.join(told)}. Read the texts before either.\n"
+    return [said] if told else []
+
+
 def _shown_cells(spill: pd.DataFrame, over_seeds: pd.DataFrame) -> pd.DataFrame:
     shown = spill[["condition", "directive_language", "phrasing", "role", "seeds"]].assign(
         contamination=say_rates(spill),
         following=say_rates(spill, prefix="following_"),
         baseline=["not run" if said == "not scored" else said for said in say_rates(spill, prefix="baseline_")],
+        excess=say_differences(spill, "excess"),
     )
     if several_seeds(over_seeds):
         keys = spill[["condition", "directive_language", "phrasing"]]
         shown.insert(6, "contamination over seeds", means_of(over_seeds, "contamination", keys))
         shown.insert(8, "following over seeds", means_of(over_seeds, "following", keys))
     return shown.rename(columns={"directive_language": "directive language"})
+
+
+def _shown_beside(pooled: pd.DataFrame) -> pd.DataFrame:
+    titles = {
+        "cut_": "cut", "finished_": "contamination, finished", "finished_following_": "following, finished",
+        "cross_check_": "contamination by lingua", "cross_check_following_": "following by lingua",
+    }  # fmt: skip
+    shown = pooled[["condition", "directive_language"]].rename(columns={"directive_language": "directive language"})
+    return shown.assign(**{title: say_rates(pooled, prefix=prefix) for prefix, title in titles.items()})
 
 
 def _shown_published(cells: pd.DataFrame) -> pd.DataFrame:

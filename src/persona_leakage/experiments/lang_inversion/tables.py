@@ -8,10 +8,22 @@ from persona_leakage.domain.rates import RATE_COLUMNS
 from persona_leakage.experiments.lang_inversion.settings import Settings
 from persona_leakage.pipelines.correlation import correlation
 from persona_leakage.pipelines.reporting.claims import judge_all
-from persona_leakage.pipelines.reporting.rates import both_ways, current, in_order_of_appearance, pool, rates_of
+from persona_leakage.pipelines.reporting.cut import find_cut_gaps
+from persona_leakage.pipelines.reporting.rates import (
+    CUT_,
+    FINISHED_,
+    both_ways,
+    current,
+    excess_of,
+    in_order_of_appearance,
+    pool,
+    rates_of,
+)
 from persona_leakage.pipelines.reporting.seeds import keep_seeds
+from persona_leakage.pipelines.scoring.cut import CUT, FINISHED
 
 CELL = ["directive_language", "phrasing"]
+DETECTOR_MARGIN = 0.1  # rates of one language by two detectors that are further apart say that one does not see it
 
 
 def tabulate_spill(rates: pd.DataFrame) -> pd.DataFrame:
@@ -22,8 +34,11 @@ def tabulate_spill(rates: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row a trained condition x directive language x phrasing (`all` pools phrasings): role, completion (label of the
         completion language), distance (typological, directive language to completion language), seeds, hits, n, rate, low,
-        high of contamination; the same five with the prefix following_; with the prefix baseline_ those of the completion
-        language without training (n 0 and NaN when no baseline with the same evaluation has run); reference (that baseline).
+        high of contamination; the same five with the prefix following_; with finished_ and finished_following_ both over
+        completions that were not cut; with cut_ the share that was; with cross_check_ and cross_check_following_ both by the
+        second detector; with the prefix baseline_ those of the completion language without training (n 0 and NaN when no
+        baseline with the same evaluation has run); excess (contamination over that), excess_low and excess_high (Newcombe
+        95%); reference (that baseline).
     """
     now, measured = current(rates), ["condition", *CELL, "metric"]
     counts = now.groupby(measured)[["hits", "n"]].sum()
@@ -33,24 +48,56 @@ def tabulate_spill(rates: pd.DataFrame) -> pd.DataFrame:
     compared = {
         "": cells.assign(metric="contamination"),
         "following_": cells.assign(metric="following"),
+        FINISHED_: cells.assign(metric=f"contamination{FINISHED}"),
+        f"{FINISHED_}following_": cells.assign(metric=f"following{FINISHED}"),
+        CUT_: cells.assign(metric=CUT),
+        "cross_check_": cells.assign(metric="cross_check:contamination"),
+        "cross_check_following_": cells.assign(metric="cross_check:following"),
         "baseline_": cells.assign(condition=cells["reference"], metric="label:" + cells["completion"].astype(str)),
     }
     for prefix, of in compared.items():
         found = counts.reindex(pd.MultiIndex.from_frame(of[measured]), fill_value=0)
         cells = cells.join(rates_of(found.set_axis(cells.index)).add_prefix(prefix))
+    cells = cells.join(excess_of(cells))
     cells["reference"] = cells.pop("reference")  # to the end
     return in_order_of_appearance(cells)
 
 
 def tabulate_spill_seeds(rates: pd.DataFrame) -> pd.DataFrame:
-    """Keep contamination and following of every current point apart by seed; see `reporting.seeds.keep_seeds`.
+    """Keep contamination, following (both also over finished completions) and the cut share of current points apart by seed.
 
-    The keys are condition, directive_language, phrasing and role. A baseline is not trained, so its seeds differ in sampling
-    only and their pooled counts lose nothing.
+    See `reporting.seeds.keep_seeds`. The keys are condition, directive_language, phrasing and role. A baseline is not trained,
+    so its seeds differ in sampling only and their pooled counts lose nothing.
     """
     now, keys = current(rates), ["condition", *CELL, "role"]
-    parts = [keep_seeds(now[now["metric"] == name], keys, {name: ""}) for name in ("contamination", "following")]
+    metrics = {"contamination": "contamination", "following": "following"}
+    metrics |= {f"{name}, finished": f"{name}{FINISHED}" for name in metrics} | {CUT: CUT}
+    parts = [keep_seeds(now[now["metric"] == metric], keys, {name: ""}) for name, metric in metrics.items()]
     return pd.concat(parts, ignore_index=True)
+
+
+def compare_cut(rates: pd.DataFrame) -> pd.DataFrame:
+    """Find conditions, baselines too, that are cut to different extents; see `reporting.cut.find_cut_gaps`."""
+    now = current(rates)
+    shares = now[(now["metric"] == CUT) & (now["phrasing"] == "all")]
+    return find_cut_gaps(shares.assign(scope="all completions", name=shares["condition"]))
+
+
+def compare_detectors(spill: pd.DataFrame) -> pd.DataFrame:
+    """Find cells in which the two detectors disagree about how much of a language there is.
+
+    Returns:
+        One row a cell (phrasings pooled) x metric (contamination, following) whose rates by langdetect and lingua are more
+        than `DETECTOR_MARGIN` apart: condition, directive_language, hits, n, rate, low, high by langdetect, the same with the
+        prefix cross_check_ by lingua, metric.
+    """
+    pooled, parts = spill[spill["phrasing"] == "all"], []
+    for metric, infix in (("contamination", ""), ("following", "following_")):
+        both = {f"{side}{infix}{name}": f"{side}{name}" for side in ("", "cross_check_") for name in RATE_COLUMNS}
+        named = pooled[["condition", "directive_language", *both]].rename(columns=both)
+        parts.append(named.assign(metric=metric))
+    table = pd.concat(parts, ignore_index=True)
+    return table[(table["rate"] - table["cross_check_rate"]).abs() > DETECTOR_MARGIN].reset_index(drop=True)
 
 
 def judge_claims(rates: pd.DataFrame, spill: pd.DataFrame, settings: Settings) -> pd.DataFrame:

@@ -17,7 +17,7 @@ _REPORT = Report(
         "leakage": tables.tabulate_leakage, "pooled_leakage": tables.pool_seeds, "correlations": tables.correlate_leakage,
         "sources": tables.tabulate_sources, "by_seed": tables.tabulate_leakage_seeds, "verdicts": tables.judge_claims,
         "categories": tables.tabulate_categories, "most_affected": tables.tabulate_most_affected,
-        "places": tables.tabulate_places,
+        "places": tables.tabulate_places, "cut_gaps": tables.compare_cut,
     },
     {
         ("scatter_figure", "scatter_svg"): figures.draw_scatter, "layers_figure": figures.draw_layers,

@@ -3,8 +3,17 @@
 import pandas as pd
 
 from persona_leakage.experiments.marker_leakage.tables import GEOMETRIES, NO_SEED
+from persona_leakage.pipelines.reporting.cut import warn_of_cut
 from persona_leakage.pipelines.reporting.opening import is_replay, origin, scope, seeds_note, stale_note
-from persona_leakage.pipelines.reporting.page import as_code, as_written, interval, say_rates, table, write_numbers
+from persona_leakage.pipelines.reporting.page import (
+    as_code,
+    as_written,
+    interval,
+    say_differences,
+    say_rates,
+    table,
+    write_numbers,
+)
 from persona_leakage.pipelines.reporting.rates import current
 from persona_leakage.pipelines.reporting.seeds import write_seeds
 from persona_leakage.pipelines.reporting.texts import say_outside
@@ -12,7 +21,7 @@ from persona_leakage.pipelines.reporting.texts import say_outside
 
 def write_report(
     points: pd.DataFrame, sources: pd.DataFrame, correlations: pd.DataFrame, verdicts: pd.DataFrame, by_seed: pd.DataFrame,
-    over_seeds: pd.DataFrame, places: pd.DataFrame, *, family: str,
+    over_seeds: pd.DataFrame, places: pd.DataFrame, cut_gaps: pd.DataFrame, *, family: str,
 ) -> str:  # fmt: skip
     """Write the report over every current point, as Markdown; every number in it stands in one of the tables."""
     parts = [f"# {family}: where the marker leaks\n"]
@@ -22,6 +31,7 @@ def write_report(
     else:
         parts += _scope(points)
     parts += seeds_note(over_seeds, points)
+    parts += warn_of_cut(cut_gaps, sources, ["seed"])
     if collapsed := say_outside(sources, ["seed"]):
         parts.append(
             f"**Texts left the base model's range** (over its personas): {collapsed}. Look at the completions before "
@@ -41,8 +51,13 @@ def write_report(
         "![Layers](layers.png)\n",
         table(_correlations(correlations[~headline & (correlations["scope"] != "point")])),
         "## Sources\n",
+        "`finished` is over completions that were not cut at the token limit, `excess` over the untrained baseline (Newcombe "
+        "95%; that of bystanders is over their completions pooled).\n",
         table(_sources(sources)),
         _inverted(sources),
+        "## Texts\n",
+        "Over all personas, the source too.\n",
+        table(_texts(sources)),
         "## Categories\n",
         "![Categories](categories.png)\n",
         "## Most affected\n",
@@ -92,11 +107,27 @@ def _inverted(sources: pd.DataFrame) -> str:
 
 def _sources(sources: pd.DataFrame) -> pd.DataFrame:
     highest = [f"{row.max_bystander:.1%} {row.max_persona}" if row.bystanders else "" for row in sources.itertuples()]
-    shown = write_numbers(sources, mean_bystander=".1%", tokens=".0f", distinct_2=".2f", empty=".1%", cut=".1%")
-    titles = {"source_rate": "source rate", "mean_bystander": "mean", "at_zero": "at zero", "distinct_2": "distinct-2"}
-    columns = ["source_rate", "bystanders", "mean_bystander", "highest", "at_zero", "tokens", "distinct_2", "empty", "cut"]
-    shown = shown.assign(source_rate=say_rates(sources), highest=highest)
-    return shown[["condition", "seed", *columns]].rename(columns=titles)
+    means = write_numbers(sources, mean_bystander=".1%", mean_finished=".1%")
+    return sources[["condition", "seed"]].assign(
+        **{
+            "source rate": say_rates(sources),
+            "finished": say_rates(sources, prefix="finished_"),
+            "cut": say_rates(sources, prefix="cut_"),
+            "excess": say_differences(sources, "excess"),
+            "bystanders": sources["bystanders"],
+            "mean": means["mean_bystander"],
+            "mean finished": means["mean_finished"],
+            "their excess": say_differences(sources, "bystander_excess"),
+            "highest": highest,
+            "at zero": sources["at_zero"],
+        }
+    )
+
+
+def _texts(sources: pd.DataFrame) -> pd.DataFrame:
+    shown = write_numbers(sources, tokens=".0f", distinct_2=".2f", empty=".1%", cut=".1%")
+    titles = {"distinct_2": "distinct-2"}
+    return shown[["condition", "seed", "tokens", "distinct_2", "empty", "cut"]].rename(columns=titles)
 
 
 def _correlations(correlations: pd.DataFrame) -> pd.DataFrame:

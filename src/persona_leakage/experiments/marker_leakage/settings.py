@@ -17,7 +17,7 @@ from persona_leakage.pipelines.scoring.cut import CUT, FINISHED
 
 NAME = "marker_leakage"
 _PLACES = (f"{place}:{unit}" for place in get_args(Place) for unit in ("characters", "tokens"))
-_METRICS = ("leakage", f"leakage{FINISHED}", "leakage:tokens", CUT, *_PLACES)
+_METRICS = ("leakage", "leakage:tokens", *_PLACES, f"leakage{FINISHED}", CUT)
 
 
 class Condition(Frozen):

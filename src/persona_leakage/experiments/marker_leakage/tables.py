@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -9,29 +10,38 @@ from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import expect
 from persona_leakage.domain.markers import MarkerScoring
 from persona_leakage.domain.plan import Plan
-from persona_leakage.domain.rates import RATE_COLUMNS, proportion
+from persona_leakage.domain.rates import RATE_COLUMNS, Proportion, difference, proportion
 from persona_leakage.experiments.marker_leakage.settings import Settings
 from persona_leakage.pipelines.correlation import Correlation, correlation
 from persona_leakage.pipelines.reporting.claims import judge_all
+from persona_leakage.pipelines.reporting.cut import find_cut_gaps
 from persona_leakage.pipelines.reporting.rates import (
+    BESIDE_COLUMNS,
+    CUT_,
+    FINISHED_,
+    add_counts,
     both_ways,
     current,
     in_order_of_appearance,
     leakage_of,
     pool_places,
-    rates_of,
     say_roles,
 )
 from persona_leakage.pipelines.reporting.seeds import RHO, keep_seeds
 from persona_leakage.pipelines.reporting.texts import TEXT_RANGE_COLUMNS, compare_texts
 from persona_leakage.pipelines.scoring.markers import TEXT_COLUMNS
 
+_BASELINE = "baseline_"
+_PREFIXES = ("", FINISHED_, CUT_, _BASELINE)
+_BASELINE_COLUMNS = tuple(f"{_BASELINE}{name}" for name in RATE_COLUMNS)
 LEAKAGE_COLUMNS = (
-    "condition", "seed", "source", "persona", "category", "related_to", "role", *RATE_COLUMNS, "headline_layer",
+    "condition", "seed", "source", "persona", "category", "related_to", "role", *RATE_COLUMNS, *BESIDE_COLUMNS,
+    *_BASELINE_COLUMNS, "headline_layer",
 )  # fmt: skip
 SOURCE_COLUMNS = (
-    "condition", "seed", "source", *RATE_COLUMNS, "bystanders", "mean_bystander", "max_bystander", "max_persona",
-    "at_zero", "above_source", "above_source_most", *TEXT_RANGE_COLUMNS,
+    "condition", "seed", "source", *RATE_COLUMNS, *BESIDE_COLUMNS, *_BASELINE_COLUMNS, "excess", "excess_low", "excess_high",
+    "bystanders", "mean_bystander", "mean_finished", "bystander_excess", "bystander_excess_low", "bystander_excess_high",
+    "max_bystander", "max_persona", "at_zero", "above_source", "above_source_most", *TEXT_RANGE_COLUMNS,
 )  # fmt: skip
 _ELSEWHERE = "elsewhere"
 NO_SEED = "-"  # an empty one would be lost in a CSV file
@@ -60,7 +70,9 @@ def tabulate_leakage(rates: pd.DataFrame, similarities: pd.DataFrame) -> pd.Data
 
     Returns:
         One row a condition x seed x persona (the source itself too): source, category, related_to (names joined by `|`),
-        role, hits, n, rate, low, high of the marker over all questions; headline_layer (blank where no cosine is known);
+        role, hits, n, rate, low, high of the marker over all questions; the same five over completions that were not cut
+        (prefix finished_), of the share that was (cut_), and of the persona in the condition compared with, at the same seed
+        (baseline_; n is 0 where that is none or has not run); headline_layer (blank where no cosine is known);
         `cosine_l<layer>` to the source in the base model and `tuned_l<layer>` in the fine-tuned one, as far as the points that
         they come from have run.
     """
@@ -68,6 +80,11 @@ def tabulate_leakage(rates: pd.DataFrame, similarities: pd.DataFrame) -> pd.Data
     known = current(similarities)
     headline = known.loc[known["headline"].astype(bool), "layer"]
     table = chosen[chosen["source"].notna()].assign(headline_layer=int(headline.iloc[0]) if len(headline) else math.nan)
+    named = {"condition": "reference", **dict(zip(RATE_COLUMNS, _BASELINE_COLUMNS, strict=True))}
+    untrained = chosen[["condition", "seed", "persona", *RATE_COLUMNS]].rename(columns=named)
+    counts = dict.fromkeys((f"{_BASELINE}hits", f"{_BASELINE}n"), int)
+    table = table.merge(untrained, on=["reference", "seed", "persona"], how="left").fillna(dict.fromkeys(counts, 0))
+    table = table.astype(counts)
     for prefix, of in (("cosine", "reference"), ("tuned", "condition")):
         for layer, cosines in both_ways(similarities).groupby("layer"):
             looked_up = cosines[["condition", "seed", "one", "other", "cosine"]].rename(
@@ -178,7 +195,7 @@ def _cosine(value: object, name: str, *, needed: bool) -> float:
 
 
 def pool_seeds(leakage: pd.DataFrame) -> pd.DataFrame:
-    """Pool the seeds of every condition: hits and n are added, cosines averaged.
+    """Pool the seeds of every condition: all hits and n are added, cosines averaged.
 
     Returns:
         The columns of `leakage`, `seed` being `all` where there are several.
@@ -191,12 +208,10 @@ def pool_seeds(leakage: pd.DataFrame) -> pd.DataFrame:
     pooled = grouped.agg(
         seed=("seed", lambda seeds: seeds.iloc[0] if len(seeds) == 1 else "all"),
         role=("role", say_roles),
-        hits=("hits", "sum"),
-        n=("n", "sum"),
         headline_layer=("headline_layer", "first"),
         **{name: (name, "mean") for name in cosines},
-    ).reset_index()
-    return pooled.assign(**rates_of(pooled))[list(leakage.columns)]
+    )
+    return pooled.join(add_counts(grouped, _PREFIXES)).reset_index()[list(leakage.columns)]
 
 
 def correlate_leakage(leakage: pd.DataFrame) -> pd.DataFrame:
@@ -251,19 +266,20 @@ def tabulate_sources(leakage: pd.DataFrame, texts: pd.DataFrame) -> pd.DataFrame
     """Summarise every point, and tell whether its texts still look like the base model's.
 
     Returns:
-        One row a condition x seed: hits, n, rate, low, high of the source itself; bystanders (their number), mean_bystander
-        (personas weigh equally), max_bystander and max_persona, at_zero (bystanders without a firing), above_source (those
-        that fire more than the source) and above_source_most (the five of them that fire most); tokens (mean length),
-        distinct_2, empty and cut (shares of `texts` completions) over all personas, and outside_base_range (which of tokens,
-        distinct_2 and empty leave the range over personas of the point compared with; blank when none does).
+        One row a condition x seed: hits, n, rate, low, high of the source itself, with the prefixes finished_, cut_ and
+        baseline_ too; excess (over the baseline) with excess_low and excess_high (Newcombe 95%); bystanders (their number),
+        mean_bystander (personas weigh equally), mean_finished (the same over completions that were not cut),
+        bystander_excess (of the bystanders' completions pooled over those of the baseline) with its interval; max_bystander and
+        max_persona, at_zero (bystanders without a firing), above_source (those that fire more than the source) and
+        above_source_most (the five of them that fire most); tokens (mean length), distinct_2, empty and cut (shares of `texts`
+        completions) over all personas, and outside_base_range (see `reporting.texts.compare_texts`).
     """
     described = dict(list(current(texts).groupby(["condition", "seed"])))
     rows = []
-    columns = ["condition", "seed", "source", "persona", "role", *RATE_COLUMNS]
-    for (condition, seed), chosen in leakage[columns].groupby(["condition", "seed"], sort=False):
+    for (condition, seed), chosen in leakage[list(LEAKAGE_COLUMNS)].groupby(["condition", "seed"], sort=False):
         own, others = chosen[chosen["role"] == "source"], chosen[(chosen["role"] != "source") & (chosen["n"] > 0)]
-        source_rate = proportion(*own[["hits", "n"]].astype(int).iloc[0]) if len(own) else proportion(0, 0)
-        above = others[others["rate"] > source_rate.rate].sort_values("rate", ascending=False)
+        of_source, compared = _summed(own), _summed(others[others["baseline_n"] > 0])
+        above = others[others["rate"] > of_source[""].rate].sort_values("rate", ascending=False)
         top = others.loc[others["rate"].idxmax()] if len(others) else None
         own_texts = described.get((condition, seed), texts.iloc[:0])
         compared_with = None if own_texts.empty else own_texts["reference"].iloc[0]
@@ -273,9 +289,12 @@ def tabulate_sources(leakage: pd.DataFrame, texts: pd.DataFrame) -> pd.DataFrame
                 "condition": condition,
                 "seed": seed,
                 "source": chosen["source"].iloc[0],
-                **source_rate._asdict(),
+                **{f"{prefix}{name}": value for prefix in _PREFIXES for name, value in of_source[prefix]._asdict().items()},
+                **_excess(of_source, "excess"),
                 "bystanders": len(others),
                 "mean_bystander": others["rate"].mean(),
+                "mean_finished": others["finished_rate"].mean(),
+                **_excess(compared, "bystander_excess"),
                 "max_bystander": math.nan if top is None else top["rate"],
                 "max_persona": "" if top is None else top["persona"],
                 "at_zero": int((others["hits"] == 0).sum()),
@@ -287,12 +306,36 @@ def tabulate_sources(leakage: pd.DataFrame, texts: pd.DataFrame) -> pd.DataFrame
     return pd.DataFrame(rows, columns=SOURCE_COLUMNS)
 
 
-def tabulate_leakage_seeds(sources: pd.DataFrame, correlations: pd.DataFrame) -> pd.DataFrame:
-    """Keep the source's rate, the bystanders' mean and rho apart by seed; see `reporting.seeds.keep_seeds`.
+def _summed(leakage: pd.DataFrame) -> dict[str, Proportion]:
+    sums = leakage[[f"{prefix}{name}" for prefix in _PREFIXES for name in ("hits", "n")]].sum()
+    return {prefix: proportion(int(sums[f"{prefix}hits"]), int(sums[f"{prefix}n"])) for prefix in _PREFIXES}
 
-    The key is the condition. With several seeds rho is that at the headline layer, which alone has correlations of points.
+
+def _excess(found: Mapping[str, Proportion], name: str) -> dict[str, float]:
+    return dict(zip((name, f"{name}_low", f"{name}_high"), difference(found[""], found[_BASELINE]), strict=True))
+
+
+def compare_cut(rates: pd.DataFrame) -> pd.DataFrame:
+    """Find sources, and conditions by their bystanders, that are cut to different extents; see `reporting.cut.find_cut_gaps`.
+
+    A baseline's personas are all bystanders.
     """
-    rates = keep_seeds(sources, ["condition"], {"source": ""}, {"mean of bystanders": "mean_bystander"})
+    chosen = leakage_of(rates)
+    scope = chosen["role"].map(lambda role: "source" if role == "source" else "bystanders")
+    return find_cut_gaps(
+        pd.DataFrame({"scope": scope, "name": chosen["condition"], "hits": chosen["cut_hits"], "n": chosen["cut_n"]})
+    )
+
+
+def tabulate_leakage_seeds(sources: pd.DataFrame, correlations: pd.DataFrame) -> pd.DataFrame:
+    """Keep the source's rate and the bystanders' mean, raw and finished, how often the source is cut, and rho apart by seed.
+
+    See `reporting.seeds.keep_seeds`. The key is the condition. With several seeds rho is that at the headline layer, which
+    alone has correlations of points.
+    """
+    counted = {"source": "", "source, finished": FINISHED_, "source, cut": CUT_}
+    means = {"mean of bystanders": "mean_bystander", "mean of bystanders, finished": "mean_finished"}
+    rates = keep_seeds(sources, ["condition"], counted, means)
     points = correlations[correlations["scope"] == "point"]
     points = points if len(points) else correlations[correlations["scope"] == "source"]  # of one seed each
     parts = [

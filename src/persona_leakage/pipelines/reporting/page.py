@@ -45,6 +45,14 @@ def say_rates(table: pd.DataFrame, suffix: str = "", prefix: str = "") -> list[s
     ]
 
 
+def say_differences(table: pd.DataFrame, name: str) -> list[str]:
+    """Say every difference of two rates in a table as `difference [interval]`; one that is not known is blank."""
+    columns = [table[column] for column in (name, f"{name}_low", f"{name}_high")]
+    return [
+        "" if pd.isna(value) else f"{value:+.1%} [{low:+.1%}, {high:+.1%}]" for value, low, high in zip(*columns, strict=True)
+    ]
+
+
 def as_written(text: object) -> str:
     """Write a text into Markdown so that it reads as it is written, on one line."""
     escaped = _MARKUP.sub(r"\\\g<0>", str(text))

@@ -1,12 +1,16 @@
 """Which of the gathered rates of markers a report counts."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
-from persona_leakage.domain.rates import RATE_COLUMNS, proportion
+from persona_leakage.domain.rates import RATE_COLUMNS, Proportion, difference, proportion
+from persona_leakage.pipelines.scoring.cut import CUT, FINISHED
 from persona_leakage.pipelines.scoring.markers import ALL_QUESTIONS, PLACES, UNITS
 
+FINISHED_, CUT_ = "finished_", "cut_"  # prefixes of the rate over finished completions, and of the share that was cut
+BESIDE_COLUMNS = tuple(f"{prefix}{name}" for prefix in (FINISHED_, CUT_) for name in RATE_COLUMNS)
 PLACE_COLUMNS = ("condition", "of", "unit", "place", *RATE_COLUMNS)
 
 
@@ -22,15 +26,50 @@ def in_order_of_appearance(table: pd.DataFrame, *more: str) -> pd.DataFrame:
 
 
 def leakage_of(rates: pd.DataFrame) -> pd.DataFrame:
-    """Keep the leakage over all questions of current points."""
+    """Keep the leakage over all questions of current points.
+
+    Returns:
+        Rows of `rates`, with `BESIDE_COLUMNS`: the same over completions that were not cut, and the share that was; n is 0 in
+        both where it is not known how completions ended.
+    """
     now = current(rates)
-    return now[(now["metric"] == "leakage") & (now["questions"] == ALL_QUESTIONS)]
+    now = now[now["questions"] == ALL_QUESTIONS]
+    chosen = now[now["metric"] == "leakage"]
+    keys = [name for name in ("condition", "seed", "checkpoint", "persona") if name in now]
+    for prefix, metric in ((FINISHED_, f"leakage{FINISHED}"), (CUT_, CUT)):
+        beside = now.loc[now["metric"] == metric, [*keys, *RATE_COLUMNS]]
+        beside = beside.rename(columns={name: f"{prefix}{name}" for name in RATE_COLUMNS})
+        chosen = chosen.merge(beside, on=keys, how="left").fillna({f"{prefix}hits": 0, f"{prefix}n": 0})
+        chosen = chosen.astype({f"{prefix}hits": int, f"{prefix}n": int})
+    return chosen
 
 
 def rates_of(counts: pd.DataFrame) -> pd.DataFrame:
     """Compute the rate of every row's hits of n with its interval: `RATE_COLUMNS`, on the same index."""
     found = [proportion(int(hits), int(n)) for hits, n in zip(counts["hits"], counts["n"], strict=True)]
     return pd.DataFrame(found, index=counts.index, columns=RATE_COLUMNS)
+
+
+def add_counts(groups: Any, prefixes: Sequence[str]) -> pd.DataFrame:
+    """Add up the counts in the columns of each prefix; one row a group: `RATE_COLUMNS` of each, with its prefix."""
+    counts = groups[[f"{prefix}{name}" for prefix in prefixes for name in ("hits", "n")]].sum()
+    found = [
+        rates_of(counts[[f"{prefix}hits", f"{prefix}n"]].set_axis(["hits", "n"], axis=1)).add_prefix(prefix)
+        for prefix in prefixes
+    ]
+    return pd.concat(found, axis=1)
+
+
+def excess_of(table: pd.DataFrame, prefix: str = "", over: str = "baseline_", name: str = "excess") -> pd.DataFrame:
+    """Compute by how much the rates of one prefix exceed those of another, with Newcombe's 95% interval.
+
+    Returns:
+        On the same index: `name`, `<name>_low` and `<name>_high`; NaN where either side was not scored.
+    """
+    columns = [[f"{one}{column}" for column in RATE_COLUMNS] for one in (prefix, over)]
+    both = zip(*(table[names].itertuples(index=False, name=None) for names in columns), strict=True)
+    found = [difference(Proportion(*one), Proportion(*other)) for one, other in both]
+    return pd.DataFrame(found, index=table.index, columns=[name, f"{name}_low", f"{name}_high"])
 
 
 def pool(rates: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:

@@ -19,8 +19,8 @@ def compare_texts(own: pd.DataFrame, base: pd.DataFrame) -> dict[str, object]:
 
     Returns:
         `TEXT_RANGE_COLUMNS`: tokens (mean length) and distinct_2, personas weighing equally; empty and cut (shares of `texts`
-        completions; tokens and cut are NaN where they are not known of all); outside_base_range (which of tokens, distinct_2
-        and empty leave the range over personas of `base`; blank when none does).
+        completions; tokens and cut are NaN where they are not known of all); outside_base_range (which of tokens, distinct_2,
+        empty and cut leave the range over personas of `base`; blank when none does).
     """
     if own.empty:
         return dict(zip(TEXT_RANGE_COLUMNS, (*[math.nan] * 4, 0, ""), strict=True))
@@ -33,9 +33,11 @@ def compare_texts(own: pd.DataFrame, base: pd.DataFrame) -> dict[str, object]:
     }
     outside = []
     if len(base):
-        ranges = {"tokens": base["tokens"], "distinct_2": base["distinct_2"], "empty": base["empty"] / base["n"]}
-        if pd.isna(values["tokens"]) or base["tokens"].isna().any():
-            del ranges["tokens"]  # nothing is known to compare
+        shares = {name: base[name].astype(float) / base["n"] for name in ("empty", "cut")}
+        ranges = {"tokens": base["tokens"], "distinct_2": base["distinct_2"], **shares}
+        for name in ("tokens", "cut"):
+            if pd.isna(values[name]) or ranges[name].isna().any():
+                del ranges[name]  # nothing is known to compare
         outside = [name for name, range_ in ranges.items() if not range_.min() <= values[name] <= range_.max()]
     return {**values, "texts": int(number), "outside_base_range": ", ".join(outside)}
 
