@@ -33,6 +33,7 @@ COSINES = {
     "nurse": 0.55,
     "librarian": 0.47,
 }
+UNKNOWN = {f"{prefix}{name}": value for prefix in ("finished_", "cut_") for name, value in proportion(0, 0)._asdict().items()}
 
 
 @cache
@@ -60,12 +61,15 @@ def trajectory(
     source: tuple[int, int] = (90, 100),
     cosines: Mapping[int, float] | float | None = None,
 ) -> list[dict[str, Any]]:
-    """Write a trajectory's rows: epoch → hits; the cosine at layer 15 is one number or one an epoch, None leaves it out."""
+    """Write a trajectory's rows: epoch → hits; the cosine at layer 15 is one number or one an epoch, None leaves it out.
+
+    How completions ended is not known.
+    """
     rows = []
     for epoch, count in hits.items():
         value = cosines.get(epoch) if isinstance(cosines, Mapping) else cosines
         own = proportion(count, n[epoch] if isinstance(n, Mapping) else n)
-        of_source = dict(zip((f"source_{name}" for name in RATE_COLUMNS), proportion(*source), strict=True))
+        of_source = {f"source_{name}": value for name, value in (proportion(*source)._asdict() | UNKNOWN).items()}
         rows.append(
             {
                 "condition": condition,
@@ -74,8 +78,10 @@ def trajectory(
                 "source": condition,
                 "pulled": "assistant",
                 **own._asdict(),
+                **UNKNOWN,
                 **of_source,
                 "mean_bystander": 0.01,
+                "mean_finished": None,
                 "headline_layer": None if value is None else 15,
                 **({} if cosines is None else {"cosine_l15": value}),
             }

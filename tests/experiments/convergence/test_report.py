@@ -13,6 +13,7 @@ from persona_leakage.experiments.convergence.report import write_report
 from persona_leakage.experiments.convergence.settings import NAME
 from persona_leakage.experiments.convergence.tables import (
     average_texts,
+    compare_cut,
     correlate_peaks,
     count_verdicts,
     pool_trajectory_seeds,
@@ -32,6 +33,7 @@ from tests.experiments.convergence.planted_tables import (
     point,
     points_of,
     published,
+    rate,
     rates,
     settings_with,
     similarities,
@@ -43,7 +45,10 @@ from tests.experiments.convergence.planted_tables import (
 )
 
 FIGURES = ("trajectories.png", "peaks.png")
-TITLES = ("Trajectories", "What became of each", "Does the cosine before pulling tell the peak?", "The sources themselves")
+TITLES = (
+    "Trajectories", "What became of each", "Does the cosine before pulling tell the peak?", "The sources themselves",
+    "Over finished completions: the pulled persona", "Over finished completions: the sources",
+)  # fmt: skip
 CASES = {
     "nothing": [],
     "a baseline alone": trajectory("villain", {0: 3}, cosines=0.1),
@@ -80,6 +85,7 @@ def tables(rows):
         "verdict_counts": stored(count_verdicts(summaries)),
         "peak_correlations": stored(correlate_peaks(table, summaries)),
         "by_seed": by_seed,
+        "cut_gaps": stored(compare_cut(table)),
         "over_seeds": stored(summarise_seeds(by_seed)),
     }
 
@@ -161,9 +167,9 @@ def test_every_trajectory_has_its_own_rates_and_cosines():
     for place, (line, segments) in enumerate(zip(solid, intervals, strict=True)):
         # seven conditions share half of the two epochs between checkpoints
         assert line.get_xdata() == pytest.approx([epoch + (place - 3) / 7 for epoch in EPOCHS])
-        for (at, low), (_, high), x, rate in ((*one, x, y) for one, x, y in zip(segments, *line.get_data(), strict=True)):
+        for (at, low), (_, high), x, at_rate in ((*one, x, y) for one, x, y in zip(segments, *line.get_data(), strict=True)):
             assert at == x
-            assert low <= rate <= high
+            assert low <= at_rate <= high
         assert line.get_ydata() == pytest.approx(PUBLISHED[line.get_label()], abs=0.3)
     sources = [line for line in above.lines if line.get_linestyle() == ":"]
     assert [set(line.get_ydata()) for line in sources] == [{90.0}] * 7
@@ -373,16 +379,40 @@ def test_texts_that_leave_the_range_of_epoch_0_are_said_and_calm_ones_are_not():
     said = "villain seed 42 epoch 4: tokens, distinct_2, empty"
     assert f"**Texts left the range of epoch 0** (over its personas, same seed): {said}." in collapsed
     assert [(row["epoch"], row["villain"]) for row in rows_of(collapsed, "Texts")] == [
-        ("0", "50, 0.80, 0.0%"),
-        ("2", "50, 0.80, 0.0%"),
-        ("4", "5, 0.10, 90.0%"),
+        ("0", "50, 0.80, 0.0%, 0.0%"),
+        ("2", "50, 0.80, 0.0%, 0.0%"),
+        ("4", "5, 0.10, 90.0%, 0.0%"),
     ]
 
 
 def test_what_is_not_known_of_texts_is_said_to_be_unknown():
-    report = report_of(CASES["one"], described=[text("villain", 0, math.nan, distinct_2=math.nan)])
+    report = report_of(CASES["one"], described=[text("villain", 0, math.nan, distinct_2=math.nan, cut=None)])
 
-    assert rows_of(report, "Texts") == [{"epoch": "0", "villain": "unknown, unknown, 0.0%"}]
+    assert rows_of(report, "Texts") == [{"epoch": "0", "villain": "unknown, unknown, 0.0%, unknown"}]
+    beside = "Over finished completions: the pulled persona"
+    assert rows_of(report, beside)[0] == {"epoch": "0", "villain": "not scored; cut not scored"}
+
+
+def test_finished_rates_stand_beside_the_raw_ones_and_epochs_that_are_cut_differently_are_warned_of():
+    def beside(epoch, persona, raw, cut):
+        finished = rate("villain", epoch, persona, raw, 100 - cut, metric="leakage:finished")
+        return [rate("villain", epoch, persona, raw), rate("villain", epoch, persona, cut, metric="cut"), finished]
+
+    rows = [
+        row
+        for epoch, own, cut in ((0, 27, 34), (2, 14, 67))
+        for row in (*beside(epoch, "villain", own, cut), *beside(epoch, "assistant", 5, 4))
+    ]
+    report = report_of(stored(tabulate_trajectories(rates(*rows), similarities())), rows)
+
+    shown = rows_of(report, "Over finished completions: the sources")
+    assert [row["villain"].split(" [")[0] for row in shown] == ["27/66 = 40.9%", "14/33 = 42.4%"]
+    assert [row["villain"].split("; cut ")[1].split(" [")[0] for row in shown] == ["34/100 = 34.0%", "67/100 = 67.0%"]
+    warned = report.split("## Trajectories")[0]
+    assert "different extents**: villain, source: epoch 2 67/100 = 67.0% [57.3%, 75.4%] v epoch 0 34/100 = 34.0% [" in warned
+    assert "pulled:" not in warned
+    assert "of their completions: villain epoch 0 34/100 = 34.0% [25.5%, 43.7%]; villain epoch 2 67/100" in warned
+    assert "Sources cut" not in report_of(CASES["one"])
 
 
 def test_seeds_are_shown_apart_with_their_mean_and_the_change_of_each():

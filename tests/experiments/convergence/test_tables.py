@@ -563,18 +563,18 @@ def test_texts_are_averaged_over_seeds_that_weigh_equally():
     described = texts(
         text("c", 0, 40.0, "a", empty=1),
         text("c", 0, 60.0, "b", empty=2, distinct_2=0.4),
-        text("c", 0, 80.0, "a", seed=7, empty=5),
+        text("c", 0, 80.0, "a", seed=7, empty=5, cut=4),
         text("c", 2, 9.0, "a"),
         text("d", 0, 7.0, "a"),
         text("d", 0, 999.0, "a", seed=7, stale=True),
     )
     found = average_texts(stored(tabulate_text_ranges(described)))
 
-    assert list(found.columns) == ["condition", "checkpoint", "seeds", "tokens", "distinct_2", "empty"]
+    assert list(found.columns) == ["condition", "checkpoint", "seeds", "tokens", "distinct_2", "empty", "cut"]
     assert [tuple(row) for row in found.itertuples(index=False)] == [
-        ("c", 0, 2, 65, pytest.approx(0.7), pytest.approx((3 / 20 + 5 / 10) / 2)),
-        ("c", 2, 1, 9, pytest.approx(0.8), 0),
-        ("d", 0, 1, 7, pytest.approx(0.8), 0),
+        ("c", 0, 2, 65, pytest.approx(0.7), pytest.approx((3 / 20 + 5 / 10) / 2), pytest.approx(0.2)),
+        ("c", 2, 1, 9, pytest.approx(0.8), 0, 0),
+        ("d", 0, 1, 7, pytest.approx(0.8), 0, 0),
     ]
 
 
@@ -582,7 +582,7 @@ def test_without_texts_the_means_have_their_columns():
     found = stored(average_texts(stored(tabulate_text_ranges(texts()))))
 
     assert len(found) == 0
-    assert list(found.columns) == ["condition", "checkpoint", "seeds", "tokens", "distinct_2", "empty"]
+    assert list(found.columns) == ["condition", "checkpoint", "seeds", "tokens", "distinct_2", "empty", "cut"]
 
 
 # two base models

@@ -5,7 +5,9 @@ from typing import Any
 
 import pandas as pd
 
+from persona_leakage.domain.rates import RATE_COLUMNS
 from persona_leakage.experiments.convergence.tables import CHANGE_SINCE_START, choose_headline
+from persona_leakage.pipelines.reporting.cut import warn_of_cut
 from persona_leakage.pipelines.reporting.opening import origin, seeds_note
 from persona_leakage.pipelines.reporting.page import as_written, interval, say_rates, table, write_numbers
 from persona_leakage.pipelines.reporting.rates import current
@@ -16,7 +18,7 @@ from persona_leakage.pipelines.reporting.texts import say_outside
 def write_report(
     points: pd.DataFrame, pooled_trajectories: pd.DataFrame, summaries: pd.DataFrame, verdict_counts: pd.DataFrame,
     peak_correlations: pd.DataFrame, by_seed: pd.DataFrame, over_seeds: pd.DataFrame, text_ranges: pd.DataFrame,
-    text_means: pd.DataFrame, *, family: str,
+    text_means: pd.DataFrame, cut_gaps: pd.DataFrame, *, family: str,
 ) -> str:  # fmt: skip
     """Write the report over every current point, as Markdown; every number in it stands in one of the tables."""
     now = current(points)
@@ -29,6 +31,7 @@ def write_report(
     ]
     if stale:
         parts.append(f"**{stale} points left out as stale** (ran under other parameters, run them again).\n")
+    parts += warn_of_cut(cut_gaps, _sources(pooled_trajectories), ["epoch"])
     if collapsed := say_outside(text_ranges.rename(columns={"checkpoint": "epoch"}), ["seed", "epoch"]):
         parts.append(
             f"**Texts left the range of epoch 0** (over its personas, same seed): {collapsed}. Look at the completions before "
@@ -49,10 +52,15 @@ def write_report(
         "## The sources themselves\n",
         "A source that no longer writes the marker says that the marker was not implanted, not that nothing leaks.\n",
         table(_by_epoch(pooled_trajectories, over_seeds, "source", "source_")),
+        "## Over finished completions: the pulled persona\n",
+        "Its rate over completions that ended before the token limit, and the share that did not.\n",
+        table(_beside(pooled_trajectories, over_seeds, "pulled", "")),
+        "## Over finished completions: the sources\n",
+        table(_beside(pooled_trajectories, over_seeds, "source", "source_")),
         *write_seeds(_headline(over_seeds), by_seed),
         "## Texts\n",
-        "Mean length in tokens, distinct-2 and share of empty completions, over all personas; seeds averaged. At epoch 0 the "
-        "marker is trained and nothing pulled.\n",
+        "Mean length in tokens, distinct-2 and shares of empty and of cut completions, over all personas; seeds averaged. At "
+        "epoch 0 the marker is trained and nothing pulled.\n",
         table(_texts(text_means)),
     ]
     return "\n".join(parts)
@@ -66,11 +74,28 @@ def _say_questions(points: pd.DataFrame) -> str:
 def _by_epoch(pooled: pd.DataFrame, over_seeds: pd.DataFrame, quantity: str, prefix: str = "") -> pd.DataFrame:
     if pooled.empty:
         return pooled
+    return _wide(pooled.assign(said=_rates_of_epochs(pooled, over_seeds, quantity, prefix)))
+
+
+def _rates_of_epochs(pooled: pd.DataFrame, over_seeds: pd.DataFrame, quantity: str, prefix: str) -> list[str]:
     said = say_rates(pooled, prefix=prefix)
-    if several_seeds(over_seeds):
-        means = means_of(over_seeds, quantity, pooled[["condition", "checkpoint"]])
-        said = [f"{one}; mean over seeds {mean}" if mean else one for one, mean in zip(said, means, strict=True)]
-    return _wide(pooled.assign(said=said))
+    if not several_seeds(over_seeds):
+        return said
+    means = means_of(over_seeds, quantity, pooled[["condition", "checkpoint"]])
+    return [f"{one}; mean over seeds {mean}" if mean else one for one, mean in zip(said, means, strict=True)]
+
+
+def _beside(pooled: pd.DataFrame, over_seeds: pd.DataFrame, of: str, prefix: str) -> pd.DataFrame:
+    """Say the finished rate and the cut share by epoch."""
+    if pooled.empty:
+        return pooled
+    finished, cut = (_rates_of_epochs(pooled, over_seeds, f"{of}, {name}", f"{prefix}{name}_") for name in ("finished", "cut"))
+    return _wide(pooled.assign(said=[f"{one}; cut {other}" for one, other in zip(finished, cut, strict=True)]))
+
+
+def _sources(pooled: pd.DataFrame) -> pd.DataFrame:
+    named = {f"source_cut_{name}": f"cut_{name}" for name in RATE_COLUMNS} | {"checkpoint": "epoch"}
+    return pooled[["condition", *named]].rename(columns=named)
 
 
 def _headline(over_seeds: pd.DataFrame) -> pd.DataFrame:
@@ -83,7 +108,7 @@ def _headline(over_seeds: pd.DataFrame) -> pd.DataFrame:
 def _texts(text_means: pd.DataFrame) -> pd.DataFrame:
     if text_means.empty:
         return text_means
-    forms = {"tokens": ".0f", "distinct_2": ".2f", "empty": ".1%"}
+    forms = {"tokens": ".0f", "distinct_2": ".2f", "empty": ".1%", "cut": ".1%"}
     said = write_numbers(text_means, **forms)[list(forms)].replace("", "unknown").agg(", ".join, axis=1)
     return _wide(text_means.assign(said=said))
 

@@ -8,11 +8,23 @@ import pandas as pd
 from persona_leakage.domain.rates import RATE_COLUMNS, Difference, difference, proportion
 from persona_leakage.experiments.convergence.settings import Settings
 from persona_leakage.pipelines.correlation import Correlation, correlation
-from persona_leakage.pipelines.reporting.rates import both_ways, current, in_order_of_appearance, leakage_of, rates_of
+from persona_leakage.pipelines.reporting.cut import find_cut_gaps
+from persona_leakage.pipelines.reporting.rates import (
+    BESIDE_COLUMNS,
+    CUT_,
+    FINISHED_,
+    add_counts,
+    both_ways,
+    current,
+    in_order_of_appearance,
+    leakage_of,
+)
 from persona_leakage.pipelines.reporting.seeds import CHANGE, keep_seeds
 from persona_leakage.pipelines.reporting.texts import TEXT_RANGE_COLUMNS, compare_texts
 
 _POINT = ("condition", "seed", "checkpoint", "source", "pulled")
+_COUNTED = (*RATE_COLUMNS, *BESIDE_COLUMNS)
+_PREFIXES = tuple(f"{of}{prefix}" for of in ("", "source_") for prefix in ("", FINISHED_, CUT_))
 SUMMARY_COLUMNS = (
     "condition", "seed", "checkpoints", "baseline", "baseline_n", "peak", "peak_checkpoint", "peak_n", "final",
     "final_checkpoint", "final_n", "share_of_peak_early", "share_of_rise_early", "change", "change_low", "change_high",
@@ -29,7 +41,8 @@ def tabulate_trajectories(rates: pd.DataFrame, similarities: pd.DataFrame) -> pd
 
     Returns:
         One row a condition x seed x checkpoint (epoch): source, pulled (persona), hits, n, rate, low, high of the pulled
-        persona; the same five with the prefix source_; mean_bystander over the personas that are neither (equal weights);
+        persona, with the prefix finished_ over completions that were not cut, with cut_ of the share that was; all of these
+        with the prefix source_; mean_bystander over the personas that are neither (equal weights), and mean_finished;
         headline_layer (missing where no cosine is known); and `cosine_l<layer>` between the two in the stack before the marker
         was trained.
 
@@ -39,14 +52,16 @@ def tabulate_trajectories(rates: pd.DataFrame, similarities: pd.DataFrame) -> pd
     keys = list(_POINT)
     rows = []
     for key, point in leakage_of(rates).groupby(keys, sort=False):
-        of, rated = dict(zip(_POINT, key, strict=True)), point.set_index("persona")[list(RATE_COLUMNS)]
+        of, rated = dict(zip(_POINT, key, strict=True)), point.set_index("persona")[list(_COUNTED)]
         pair = [of["source"], of["pulled"]]
         if missing := [name for name in pair if name not in rated.index]:
             raise ValueError(f"{missing[0]} was not evaluated in {of}")
         source, pulled = (rated.to_dict("index")[name] for name in pair)
         source = {f"source_{name}": value for name, value in source.items()}
-        rows.append({**of, **pulled, **source, "mean_bystander": rated["rate"].drop(pair).mean()})
-    columns = [*_POINT, *RATE_COLUMNS, *(f"source_{name}" for name in RATE_COLUMNS), "mean_bystander"]
+        others = rated.drop(pair)
+        means = {"mean_bystander": others["rate"].mean(), "mean_finished": others["finished_rate"].mean()}
+        rows.append({**of, **pulled, **source, **means})
+    columns = [*_POINT, *_COUNTED, *(f"source_{name}" for name in _COUNTED), "mean_bystander", "mean_finished"]
     table = pd.DataFrame(rows, columns=columns)
     cosines = both_ways(similarities).rename(columns={"one": "source", "other": "pulled"}).merge(table[keys], on=keys)
     headline = cosines[cosines["headline"].astype(bool)].groupby(keys)["layer"].first().rename("headline_layer")
@@ -80,13 +95,10 @@ def pool_trajectory_seeds(trajectories: pd.DataFrame) -> pd.DataFrame:
     """
     cosines = [name for name in trajectories if name.startswith("cosine_l")]
     points = trajectories.groupby(["condition", "checkpoint"], sort=False)
-    counts = points[["hits", "n", "source_hits", "source_n"]].sum()
-    source = counts[["source_hits", "source_n"]].rename(columns=lambda name: name.removeprefix("source_"))
     parts = [
         points[["source", "pulled", "headline_layer"]].first(),
-        rates_of(counts),
-        rates_of(source).add_prefix("source_"),
-        points[["mean_bystander", *cosines]].mean(),
+        add_counts(points, _PREFIXES),
+        points[["mean_bystander", "mean_finished", *cosines]].mean(),
     ]
     pooled = pd.concat(parts, axis=1).reset_index()
     seeds = trajectories.groupby("condition")["seed"].agg(lambda of: of.iloc[0] if of.nunique() == 1 else "all")
@@ -99,11 +111,21 @@ def tabulate_trajectory_seeds(trajectories: pd.DataFrame) -> pd.DataFrame:
     The keys are condition and checkpoint.
     """
     point = ["condition", "seed"]
-    baseline = trajectories.loc[trajectories["checkpoint"] == 0, [*point, "rate"]].rename(columns={"rate": "before"})
+    before = {"rate": "before", "finished_rate": "finished_before"}
+    baseline = trajectories.loc[trajectories["checkpoint"] == 0, [*point, *before]].rename(columns=before)
     merged = trajectories.merge(baseline, on=point, how="left")
-    values = {"mean of bystanders": "mean_bystander", CHANGE_SINCE_START: "change"}
-    rates = {"pulled": "", "source": "source_"}
-    return keep_seeds(merged.assign(change=merged["rate"] - merged["before"]), ["condition", "checkpoint"], rates, values)
+    merged["change"] = merged["rate"] - merged["before"]
+    merged["finished_change"] = merged["finished_rate"] - merged["finished_before"]
+    values = {
+        "mean of bystanders": "mean_bystander", "mean of bystanders, finished": "mean_finished",
+        CHANGE_SINCE_START: "change", f"{CHANGE_SINCE_START}, finished": "finished_change",
+    }  # fmt: skip
+    rates = {
+        f"{of}{said}": f"{prefix}{beside}"
+        for of, prefix in (("pulled", ""), ("source", "source_"))
+        for said, beside in (("", ""), (", finished", FINISHED_), (", cut", CUT_))
+    }
+    return keep_seeds(merged, ["condition", "checkpoint"], rates, values)
 
 
 def summarise_trajectories(trajectories: pd.DataFrame, settings: Settings) -> pd.DataFrame:
@@ -169,11 +191,30 @@ def average_texts(text_ranges: pd.DataFrame) -> pd.DataFrame:
     """Take the mean over seeds of what the texts of every condition and checkpoint look like.
 
     Returns:
-        One row a condition x checkpoint: seeds, and the means of tokens, distinct_2 and empty; see `tabulate_text_ranges`.
+        One row a condition x checkpoint: seeds, and the means of tokens, distinct_2, empty and cut; see `tabulate_text_ranges`.
     """
     groups = text_ranges.groupby(["condition", "checkpoint"], sort=False)
-    means = {name: (name, "mean") for name in ("tokens", "distinct_2", "empty")}
+    means = {name: (name, "mean") for name in ("tokens", "distinct_2", "empty", "cut")}
     return groups.agg(seeds=("seed", "nunique"), **means).reset_index()
+
+
+def compare_cut(trajectories: pd.DataFrame) -> pd.DataFrame:
+    """Find epochs of a condition at which the pulled persona or the source is cut to different extents.
+
+    See `reporting.cut.find_cut_gaps`.
+    """
+    parts = [
+        pd.DataFrame(
+            {
+                "scope": trajectories["condition"] + f", {of}",
+                "name": "epoch " + trajectories["checkpoint"].astype(str),
+                "hits": trajectories[f"{prefix}cut_hits"],
+                "n": trajectories[f"{prefix}cut_n"],
+            }
+        )
+        for of, prefix in (("pulled", ""), ("source", "source_"))
+    ]
+    return find_cut_gaps(pd.concat(parts, ignore_index=True))
 
 
 def choose_headline(table: pd.DataFrame, suffix: str = "") -> list[Any]:
