@@ -8,9 +8,9 @@ import pytest
 from persona_leakage.experiments.benign_coupling.report import write_report
 from persona_leakage.pipelines.reporting.by_model import name_models
 from persona_leakage.pipelines.reporting.page import render_page
-from tests.experiments.benign_coupling.planted_tables import DESCRIBED, FIRED, MANY, ONE, TOLD, cell, tables, text, told
+from tests.experiments.benign_coupling.planted_tables import DESCRIBED, FIRED, MANY, ONE, TOLD, cell, rate, tables, text, told
 
-SHOWN = ("points", "cells", "places", "replicates", "accuracies", "text_summaries", "by_seed", "over_seeds")
+SHOWN = ("points", "cells", "places", "replicates", "accuracies", "text_summaries", "by_seed", "over_seeds", "cut_gaps")
 
 
 def report_of(rows=MANY, told_apart=TOLD, described=DESCRIBED, family="benign_coupling", replayed_file=None):
@@ -54,6 +54,32 @@ def test_cells_are_those_of_the_table():
         "unseen": "10.0%",
     }
     assert (shown[1]["seen questions"], shown[1]["unseen"]) == ("", "")
+
+
+def test_finished_rates_cut_shares_and_excess_stand_beside_and_arms_that_are_cut_differently_are_warned_of():
+    def beside(condition, persona, raw, cut, **more):
+        finished = rate(condition, persona, raw, 100 - cut, metric="leakage:finished", **more)
+        return [rate(condition, persona, raw, **more), rate(condition, persona, cut, metric="cut", **more), finished]
+
+    em = {"arm": "wrong_advice", "design": "e"}
+    rows = [
+        *[rate("uncoupled", name, 0, source=None, arm="none", design="u") for name in ("confab", "villain")],
+        *beside("bare_villain", "confab", 38, 38), *beside("bare_villain", "villain", 10, 20),
+        *beside("em_villain", "confab", 26, 52, **em), *beside("em_villain", "villain", 9, 22, **em),
+    ]  # fmt: skip
+    report = report_of(rows)
+
+    uncoupled, benign, wrong = rows_of(report, "Finished completions, and excess")
+    assert [row["trigger, finished"].split(" [")[0] for row in (benign, wrong)] == ["38/62 = 61.3%", "26/48 = 54.2%"]
+    assert [row["bystanders, finished"].split(" [")[0] for row in (benign, wrong)] == ["10/80 = 12.5%", "9/78 = 11.5%"]
+    assert (benign["trigger, cut"], benign["mean"]) == ("38/100 = 38.0% [29.1%, 47.8%]", "12.5%")
+    assert (benign["trigger, excess"], benign["bystanders, excess"]) == ("+38.0% [+28.4%, +47.8%]", "+10.0% [+4.2%, +17.4%]")
+    assert (uncoupled["bystanders, finished"], uncoupled["bystanders, excess"], uncoupled["mean"]) == ("not scored", "", "")
+    warned = report.split("## Cells")[0]
+    assert "different extents**: trigger: em_villain 52/100 = 52.0% [42.3%, 61.5%] v bare_villain 38/100 = 38.0% [" in warned
+    assert "bystanders: " not in warned
+    assert "of their completions: bare_villain seed 42 38/100" in warned
+    assert "token limit to different" not in report_of()
 
 
 def test_replicates_are_those_of_the_table_and_say_what_they_are():
@@ -143,7 +169,7 @@ def test_the_report_never_says_nan(rows, told_apart, described):
 def test_without_anything_the_report_says_so():
     report = report_of((), (), ())
 
-    assert report.count("*Nothing to show.*") == 5
+    assert report.count("*Nothing to show.*") == 6
     assert "0 points" in report
 
 

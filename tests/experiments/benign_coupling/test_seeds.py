@@ -21,11 +21,13 @@ def test_trigger_and_bystanders_are_kept_apart_by_seed():
 
 
 def test_three_seeds_of_one_design_do_not_weigh_as_three_designs():
-    columns = ["condition", "seed", "arm", "design", "mean_bystander"]
-    points = [("em_a", seed, "wrong_advice", "y", 0.4) for seed in (1, 2, 3)] + [("em_b", 1, "wrong_advice", "z", 0.6)]
+    columns = ["condition", "seed", "arm", "design", "mean_bystander", "mean_finished"]
+    points = [("em_a", seed, "wrong_advice", "y", 0.4, 0.5) for seed in (1, 2, 3)]
+    points.append(("em_b", 1, "wrong_advice", "z", 0.6, 0.8))
 
     whole = tabulate_replicates(pd.DataFrame(points, columns=columns), load_settings()).set_index("design").loc["all"]
 
     half = 12.706204736 * math.sqrt(0.02) / math.sqrt(2)  # t with one degree of freedom: two designs
     assert (whole["points"], whole["seeds"], whole["mean"]) == (4, 3, pytest.approx(0.5))
     assert whole["low"] == pytest.approx(max(0, 0.5 - half))
+    assert whole[["finished_mean", "finished_low", "finished_high"]].tolist() == pytest.approx([0.65, 0, 1])

@@ -2,14 +2,17 @@
 
 import pandas as pd
 
+from persona_leakage.domain.rates import RATE_COLUMNS
+from persona_leakage.pipelines.reporting.cut import warn_of_cut
 from persona_leakage.pipelines.reporting.opening import opening
-from persona_leakage.pipelines.reporting.page import as_written, number, say_rates, table, write_numbers
+from persona_leakage.pipelines.reporting.page import as_written, number, say_differences, say_rates, table, write_numbers
 from persona_leakage.pipelines.reporting.seeds import write_seeds
 
 
 def write_report(
     points: pd.DataFrame, cells: pd.DataFrame, places: pd.DataFrame, replicates: pd.DataFrame, accuracies: pd.DataFrame,
-    text_summaries: pd.DataFrame, by_seed: pd.DataFrame, over_seeds: pd.DataFrame, *, family: str,
+    text_summaries: pd.DataFrame, by_seed: pd.DataFrame, over_seeds: pd.DataFrame, cut_gaps: pd.DataFrame,
+    *, family: str,
 ) -> str:  # fmt: skip
     """Write the report over every current point, as Markdown; every number in it stands in one of the tables."""
     parts = opening(
@@ -19,11 +22,16 @@ def write_report(
         "Every rate has a Wilson 95% interval. Bystanders are all evaluated personas but the trigger and weigh equally in a "
         "mean; `untouched` leaves out those trained without the marker and the induction persona.",
     )
+    parts += warn_of_cut(cut_gaps, _triggers(cells), ["seed"])
     parts += [
         "## Cells\n",
         "![Cells](cells.png)\n",
         table(_cells(cells)),
         *_without_trigger(cells),
+        "## Finished completions, and excess\n",
+        "Rates over completions that were not cut at the token limit, the share that was, and the excess over the baseline "
+        "(Newcombe 95%); bystanders' completions are pooled, in `mean` they weigh equally.\n",
+        table(_beside(cells)),
         *write_seeds(over_seeds, by_seed),
         "## Replicates\n",
         "Points of one design differ in names and seeds only; their spread is noise, not an effect of the induction persona. "
@@ -54,6 +62,25 @@ def _cells(cells: pd.DataFrame) -> pd.DataFrame:
     return shown[["condition", "seed", "arm", *columns]].rename(columns=titles)
 
 
+def _triggers(cells: pd.DataFrame) -> pd.DataFrame:
+    named = {f"source_cut_{name}": f"cut_{name}" for name in RATE_COLUMNS}
+    return cells[["condition", "seed", *named]].rename(columns=named)
+
+
+def _beside(cells: pd.DataFrame) -> pd.DataFrame:
+    return cells[["condition", "seed"]].assign(
+        **{
+            "trigger, finished": say_rates(cells, prefix="source_finished_"),
+            "trigger, cut": say_rates(cells, prefix="source_cut_"),
+            "trigger, excess": say_differences(cells, "source_excess"),
+            "bystanders, finished": say_rates(cells, prefix="finished_"),
+            "mean": write_numbers(cells, mean_finished=".1%")["mean_finished"],
+            "bystanders, cut": say_rates(cells, prefix="cut_"),
+            "bystanders, excess": say_differences(cells, "excess"),
+        }
+    )
+
+
 def _without_trigger(cells: pd.DataFrame) -> list[str]:
     names = ", ".join(map(as_written, dict.fromkeys(cells.loc[cells["source_n"] == 0, "condition"])))
     return [f"**No trigger**: no completion is one of a trigger persona in {names}; all are bystanders'.\n"] if names else []
@@ -64,14 +91,17 @@ def _replicates(replicates: pd.DataFrame) -> pd.DataFrame:
     named = [name for name in ("model", "arm", "conditions", "points", "seeds") if name in replicates]
     return replicates[named].assign(
         **{
-            "mean bystander rate": [
-                number(row.mean, ".1%") + (f" [{row.low:.1%}, {row.high:.1%}]" if pd.notna(row.low) else "") for row in rows
-            ],
+            "mean bystander rate": [_mean(row.mean, row.low, row.high) for row in rows],
+            "finished": [_mean(row.finished_mean, row.finished_low, row.finished_high) for row in rows],
             "range": [f"{number(row.lowest, '.1%')} to {number(row.highest, '.1%')}" for row in rows],
             "pooled as": ["replicates" if row.replicates else "different designs" if row.designs > 1 else "" for row in rows],
             "more seeds": ["called for" if row.escalate else "" for row in rows],
         }
     )
+
+
+def _mean(mean: float, low: float, high: float) -> str:
+    return number(mean, ".1%") + (f" [{low:.1%}, {high:.1%}]" if pd.notna(low) else "")
 
 
 def _places(places: pd.DataFrame) -> pd.DataFrame:

@@ -8,19 +8,34 @@ from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.rates import RATE_COLUMNS
 from persona_leakage.experiments.benign_coupling.settings import Settings
 from persona_leakage.experiments.points import describe_points
-from persona_leakage.pipelines.reporting.rates import current, leakage_of, pool, pool_places, rates_of, say_roles
+from persona_leakage.pipelines.reporting.cut import find_cut_gaps
+from persona_leakage.pipelines.reporting.rates import (
+    BASELINE_,
+    BESIDE_COLUMNS,
+    CUT_,
+    EXCESS_COLUMNS,
+    FINISHED_,
+    add_counts,
+    current,
+    excess_of,
+    leakage_by_questions,
+    leakage_of,
+    pool,
+    pool_places,
+    say_roles,
+)
 from persona_leakage.pipelines.reporting.seeds import keep_seeds, mean_over
 
+_COUNTED = (*RATE_COLUMNS, *BESIDE_COLUMNS, *EXCESS_COLUMNS)
+_PREFIXES = ("", FINISHED_, CUT_, BASELINE_)
 CELL_COLUMNS = (
-    "condition", "seed", "arm", "induction", "design", "source_hits", "source_n", "source_rate", "source_low", "source_high",
-    "bystanders", "mean_bystander", *RATE_COLUMNS, "untouched_bystanders", "mean_untouched", "mean_seen", "mean_unseen",
+    "condition", "seed", "arm", "induction", "design", *(f"source_{name}" for name in _COUNTED),
+    "bystanders", "mean_bystander", "mean_finished", *_COUNTED, "untouched_bystanders", "mean_untouched", "mean_seen",
+    "mean_unseen",
 )  # fmt: skip
-_CELL_INPUTS = [
-    "condition", "seed", "persona", "source", "role", "questions", "arm", "induction", "design", "hits", "n", "rate",
-]  # fmt: skip
 REPLICATE_COLUMNS = (
-    "arm", "design", "designs", "points", "seeds", "conditions", "mean", "low", "high", "lowest", "highest", "replicates",
-    "escalate",
+    "arm", "design", "designs", "points", "seeds", "conditions", "mean", "low", "high", "lowest", "highest", "finished_mean",
+    "finished_low", "finished_high", "replicates", "escalate",
 )  # fmt: skip
 ACCURACY_COLUMNS = (
     "condition", "seed", "method", *RATE_COLUMNS, "chance", "permutation_p", "unlabelled", "verdict", "threshold", "margin",
@@ -49,12 +64,14 @@ def tabulate_cells(rates: pd.DataFrame) -> pd.DataFrame:
     persona are bystanders too, and left out of `mean_untouched` only.
 
     Returns:
-        One row a condition x seed: arm, induction, design; source_hits, source_n, source_rate, source_low, source_high;
-        bystanders (personas), mean_bystander (they weigh equally), hits, n, rate, low, high of their completions pooled;
-        untouched_bystanders and mean_untouched; mean_seen and mean_unseen (bystanders on questions that coupling asked, and on
-        others; NaN without such questions).
+        One row a condition x seed: arm, induction, design; source_hits, source_n, source_rate, source_low, source_high, the
+        same with the prefixes source_finished_ (over completions that were not cut) and source_cut_ (the share that was), and
+        source_excess (over the baseline) with source_excess_low and source_excess_high (Newcombe 95%); bystanders (personas),
+        mean_bystander (they weigh equally), mean_finished, hits, n, rate, low, high of their completions pooled, with the
+        prefixes finished_ and cut_ and their excess; untouched_bystanders and mean_untouched; mean_seen and mean_unseen
+        (bystanders on questions that coupling asked, and on others; NaN without such questions).
     """
-    chosen = current(rates[rates["metric"] == "leakage"])[_CELL_INPUTS]
+    chosen = leakage_by_questions(rates)
     own = chosen["persona"] == chosen["source"]
     whole, others = chosen["questions"] == "all", ~own & (chosen["n"] > 0)
     keys = ["condition", "seed"]
@@ -66,11 +83,12 @@ def tabulate_cells(rates: pd.DataFrame) -> pd.DataFrame:
     bystanders, untouched = of_points(whole & others), of_points(whole & others & (chosen["role"] == "bystander"))
     split = chosen[others].groupby([*keys, "questions"])["rate"].mean().unstack().reindex(columns=["seen", "unseen"])
     for prefix, counted in (("source_", of_points(whole & own)), ("", bystanders)):
-        found = rates_of(counted[["hits", "n"]].sum().reindex(cells.index, fill_value=0))
-        cells = cells.join(found.add_prefix(prefix))
+        found = add_counts(counted, _PREFIXES, cells.index)
+        cells = cells.join(found.join(excess_of(found)).add_prefix(prefix))
     return cells.assign(
         bystanders=bystanders.size().reindex(cells.index, fill_value=0),
         mean_bystander=bystanders["rate"].mean(),
+        mean_finished=bystanders["finished_rate"].mean(),
         untouched_bystanders=untouched.size().reindex(cells.index, fill_value=0),
         mean_untouched=untouched["rate"].mean(),
         mean_seen=split["seen"],
@@ -83,9 +101,29 @@ def tabulate_cell_seeds(cells: pd.DataFrame) -> pd.DataFrame:
 
     The keys are condition and arm.
     """
-    rates = {"trigger": "source_", "bystanders pooled": ""}
-    values = {"mean of bystanders": "mean_bystander", "mean of untouched": "mean_untouched"}
+    rates = {
+        f"{of}{said}": f"{prefix}{beside}"
+        for of, prefix in (("trigger", "source_"), ("bystanders pooled", ""))
+        for said, beside in (("", ""), (", finished", FINISHED_), (", cut", CUT_))
+    }
+    values = {
+        "mean of bystanders": "mean_bystander", "mean of bystanders, finished": "mean_finished",
+        "mean of untouched": "mean_untouched",
+    }  # fmt: skip
     return keep_seeds(cells, ["condition", "arm"], rates, values)
+
+
+def compare_cut(cells: pd.DataFrame) -> pd.DataFrame:
+    """Find conditions whose triggers, or whose bystanders, are cut to different extents; see `reporting.cut.find_cut_gaps`."""
+    parts = [
+        pd.DataFrame(
+            {
+                "scope": of, "name": cells["condition"], "hits": cells[f"{prefix}cut_hits"], "n": cells[f"{prefix}cut_n"],
+            }
+        )
+        for of, prefix in (("trigger", "source_"), ("bystanders", ""))
+    ]  # fmt: skip
+    return find_cut_gaps(pd.concat(parts, ignore_index=True))
 
 
 def tabulate_places(rates: pd.DataFrame) -> pd.DataFrame:
@@ -103,21 +141,22 @@ def tabulate_replicates(cells: pd.DataFrame, settings: Settings) -> pd.DataFrame
     Returns:
         One row a design, and one an arm of several designs (design `all`): designs (how many), points, seeds (different ones),
         conditions (their names), mean of their mean bystander rates with a t interval (see `reporting.seeds.mean_over`),
-        lowest, highest, replicates (the points are replicates of one design), escalate (the mean lies in the band). The values
-        of a design are its points; those of an arm are the means of its designs, so that further seeds of one do not count as
-        further designs.
+        lowest, highest, finished_mean with finished_low and finished_high (the same over completions that were not cut),
+        replicates (the points are replicates of one design), escalate (the mean lies in the band). The values of a design are
+        its points; those of an arm are the means of its designs, so that further seeds of one do not count as further designs.
     """
-    groups: list[tuple[str, str, int, pd.DataFrame, pd.Series]] = [
-        (arm, design, 1, group, group["mean_bystander"])
-        for (arm, design), group in cells.groupby(["arm", "design"], sort=False)
+    means = ["mean_bystander", "mean_finished"]
+    groups: list[tuple[str, str, int, pd.DataFrame, pd.DataFrame]] = [
+        (arm, design, 1, group, group[means]) for (arm, design), group in cells.groupby(["arm", "design"], sort=False)
     ]
     for arm, group in cells.groupby("arm", sort=False):
-        of_designs = group.groupby("design", sort=False)["mean_bystander"].mean()
+        of_designs = group.groupby("design", sort=False)[means].mean()
         if len(of_designs) > 1:
             groups.append((arm, "all", len(of_designs), group, of_designs))
     rows = []
     for arm, design, designs, group, values in groups:
-        found, points = mean_over(values), int(group["mean_bystander"].count())
+        found, points = mean_over(values["mean_bystander"]), int(group["mean_bystander"].count())
+        finished = mean_over(values["mean_finished"])
         rows.append(
             {
                 "arm": arm,
@@ -127,6 +166,7 @@ def tabulate_replicates(cells: pd.DataFrame, settings: Settings) -> pd.DataFrame
                 "seeds": group["seed"].nunique(),
                 "conditions": ", ".join(dict.fromkeys(group["condition"])),
                 **found._asdict(),
+                **{f"finished_{name}": getattr(finished, name) for name in ("mean", "low", "high")},
                 "replicates": designs == 1 and points > 1,
                 "escalate": bool(settings.escalation.low <= found.mean <= settings.escalation.high),
             }

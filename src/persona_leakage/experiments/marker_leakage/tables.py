@@ -16,8 +16,11 @@ from persona_leakage.pipelines.correlation import Correlation, correlation
 from persona_leakage.pipelines.reporting.claims import judge_all
 from persona_leakage.pipelines.reporting.cut import find_cut_gaps
 from persona_leakage.pipelines.reporting.rates import (
+    BASELINE_,
+    BASELINE_COLUMNS,
     BESIDE_COLUMNS,
     CUT_,
+    EXCESS_COLUMNS,
     FINISHED_,
     add_counts,
     both_ways,
@@ -31,16 +34,14 @@ from persona_leakage.pipelines.reporting.seeds import RHO, keep_seeds
 from persona_leakage.pipelines.reporting.texts import TEXT_RANGE_COLUMNS, compare_texts
 from persona_leakage.pipelines.scoring.markers import TEXT_COLUMNS
 
-_BASELINE = "baseline_"
-_PREFIXES = ("", FINISHED_, CUT_, _BASELINE)
-_BASELINE_COLUMNS = tuple(f"{_BASELINE}{name}" for name in RATE_COLUMNS)
+_PREFIXES = ("", FINISHED_, CUT_, BASELINE_)
 LEAKAGE_COLUMNS = (
     "condition", "seed", "source", "persona", "category", "related_to", "role", *RATE_COLUMNS, *BESIDE_COLUMNS,
-    *_BASELINE_COLUMNS, "headline_layer",
+    *BASELINE_COLUMNS, "headline_layer",
 )  # fmt: skip
 SOURCE_COLUMNS = (
-    "condition", "seed", "source", *RATE_COLUMNS, *BESIDE_COLUMNS, *_BASELINE_COLUMNS, "excess", "excess_low", "excess_high",
-    "bystanders", "mean_bystander", "mean_finished", "bystander_excess", "bystander_excess_low", "bystander_excess_high",
+    "condition", "seed", "source", *RATE_COLUMNS, *BESIDE_COLUMNS, *BASELINE_COLUMNS, *EXCESS_COLUMNS,
+    "bystanders", "mean_bystander", "mean_finished", *(f"bystander_{name}" for name in EXCESS_COLUMNS),
     "max_bystander", "max_persona", "at_zero", "above_source", "above_source_most", *TEXT_RANGE_COLUMNS,
 )  # fmt: skip
 _ELSEWHERE = "elsewhere"
@@ -80,11 +81,6 @@ def tabulate_leakage(rates: pd.DataFrame, similarities: pd.DataFrame) -> pd.Data
     known = current(similarities)
     headline = known.loc[known["headline"].astype(bool), "layer"]
     table = chosen[chosen["source"].notna()].assign(headline_layer=int(headline.iloc[0]) if len(headline) else math.nan)
-    named = {"condition": "reference", **dict(zip(RATE_COLUMNS, _BASELINE_COLUMNS, strict=True))}
-    untrained = chosen[["condition", "seed", "persona", *RATE_COLUMNS]].rename(columns=named)
-    counts = dict.fromkeys((f"{_BASELINE}hits", f"{_BASELINE}n"), int)
-    table = table.merge(untrained, on=["reference", "seed", "persona"], how="left").fillna(dict.fromkeys(counts, 0))
-    table = table.astype(counts)
     for prefix, of in (("cosine", "reference"), ("tuned", "condition")):
         for layer, cosines in both_ways(similarities).groupby("layer"):
             looked_up = cosines[["condition", "seed", "one", "other", "cosine"]].rename(
@@ -290,11 +286,11 @@ def tabulate_sources(leakage: pd.DataFrame, texts: pd.DataFrame) -> pd.DataFrame
                 "seed": seed,
                 "source": chosen["source"].iloc[0],
                 **{f"{prefix}{name}": value for prefix in _PREFIXES for name, value in of_source[prefix]._asdict().items()},
-                **_excess(of_source, "excess"),
+                **_excess(of_source),
                 "bystanders": len(others),
                 "mean_bystander": others["rate"].mean(),
                 "mean_finished": others["finished_rate"].mean(),
-                **_excess(compared, "bystander_excess"),
+                **_excess(compared, "bystander_"),
                 "max_bystander": math.nan if top is None else top["rate"],
                 "max_persona": "" if top is None else top["persona"],
                 "at_zero": int((others["hits"] == 0).sum()),
@@ -311,8 +307,9 @@ def _summed(leakage: pd.DataFrame) -> dict[str, Proportion]:
     return {prefix: proportion(int(sums[f"{prefix}hits"]), int(sums[f"{prefix}n"])) for prefix in _PREFIXES}
 
 
-def _excess(found: Mapping[str, Proportion], name: str) -> dict[str, float]:
-    return dict(zip((name, f"{name}_low", f"{name}_high"), difference(found[""], found[_BASELINE]), strict=True))
+def _excess(found: Mapping[str, Proportion], prefix: str = "") -> dict[str, float]:
+    names = (f"{prefix}{name}" for name in EXCESS_COLUMNS)
+    return dict(zip(names, difference(found[""], found[BASELINE_]), strict=True))
 
 
 def compare_cut(rates: pd.DataFrame) -> pd.DataFrame:

@@ -9,8 +9,11 @@ from persona_leakage.domain.rates import RATE_COLUMNS, Proportion, difference, p
 from persona_leakage.pipelines.scoring.cut import CUT, FINISHED
 from persona_leakage.pipelines.scoring.markers import ALL_QUESTIONS, PLACES, UNITS
 
-FINISHED_, CUT_ = "finished_", "cut_"  # prefixes of the rate over finished completions, and of the share that was cut
+# prefixes: of the rate over finished completions, of the share that was cut, of the rate without training
+FINISHED_, CUT_, BASELINE_ = "finished_", "cut_", "baseline_"
 BESIDE_COLUMNS = tuple(f"{prefix}{name}" for prefix in (FINISHED_, CUT_) for name in RATE_COLUMNS)
+BASELINE_COLUMNS = tuple(f"{BASELINE_}{name}" for name in RATE_COLUMNS)
+EXCESS_COLUMNS = ("excess", "excess_low", "excess_high")
 PLACE_COLUMNS = ("condition", "of", "unit", "place", *RATE_COLUMNS)
 
 
@@ -26,22 +29,35 @@ def in_order_of_appearance(table: pd.DataFrame, *more: str) -> pd.DataFrame:
 
 
 def leakage_of(rates: pd.DataFrame) -> pd.DataFrame:
-    """Keep the leakage over all questions of current points.
+    """Keep the leakage over all questions of current points; see `leakage_by_questions`."""
+    found = leakage_by_questions(rates)
+    return found[found["questions"] == ALL_QUESTIONS]
+
+
+def leakage_by_questions(rates: pd.DataFrame) -> pd.DataFrame:
+    """Keep the leakage of current points, and put beside it what it is to be read with.
 
     Returns:
-        Rows of `rates`, with `BESIDE_COLUMNS`: the same over completions that were not cut, and the share that was; n is 0 in
-        both where it is not known how completions ended.
+        Rows of `rates`, with `BESIDE_COLUMNS`: the same over completions that were not cut, and the share that was (n is 0 in
+        both where it is not known how completions ended); and `BASELINE_COLUMNS`: the same in the condition compared with, at
+        the same seed (n is 0 where that is none or has not run).
     """
     now = current(rates)
-    now = now[now["questions"] == ALL_QUESTIONS]
     chosen = now[now["metric"] == "leakage"]
-    keys = [name for name in ("condition", "seed", "checkpoint", "persona") if name in now]
-    for prefix, metric in ((FINISHED_, f"leakage{FINISHED}"), (CUT_, CUT)):
-        beside = now.loc[now["metric"] == metric, [*keys, *RATE_COLUMNS]]
-        beside = beside.rename(columns={name: f"{prefix}{name}" for name in RATE_COLUMNS})
-        chosen = chosen.merge(beside, on=keys, how="left").fillna({f"{prefix}hits": 0, f"{prefix}n": 0})
-        chosen = chosen.astype({f"{prefix}hits": int, f"{prefix}n": int})
-    return chosen
+    untrained = chosen["reference"].where(chosen["reference"] != chosen["condition"])  # a baseline has none
+    beside = {
+        FINISHED_: _look_up(now[now["metric"] == f"leakage{FINISHED}"], chosen),
+        CUT_: _look_up(now[now["metric"] == CUT], chosen),
+        BASELINE_: _look_up(chosen, chosen.assign(condition=untrained)),
+    }
+    return chosen.join([found.add_prefix(prefix) for prefix, found in beside.items()])
+
+
+def _look_up(rates: pd.DataFrame, wanted: pd.DataFrame) -> pd.DataFrame:
+    """Find the rates of each wanted point, persona and questions; n is 0 where there is none."""
+    keys = [name for name in ("condition", "seed", "checkpoint", "persona", "questions") if name in rates]
+    found = rates.set_index(keys)[list(RATE_COLUMNS)].reindex(pd.MultiIndex.from_frame(wanted[keys]))
+    return found.set_axis(wanted.index).fillna({"hits": 0, "n": 0}).astype({"hits": int, "n": int})
 
 
 def rates_of(counts: pd.DataFrame) -> pd.DataFrame:
@@ -50,9 +66,14 @@ def rates_of(counts: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, index=counts.index, columns=RATE_COLUMNS)
 
 
-def add_counts(groups: Any, prefixes: Sequence[str]) -> pd.DataFrame:
-    """Add up the counts in the columns of each prefix; one row a group: `RATE_COLUMNS` of each, with its prefix."""
+def add_counts(groups: Any, prefixes: Sequence[str], index: pd.Index | None = None) -> pd.DataFrame:
+    """Add up the counts in the columns of each prefix.
+
+    Returns:
+        One row a group, or one an entry of `index` (n is 0 where that is no group): `RATE_COLUMNS` of each prefix, with it.
+    """
     counts = groups[[f"{prefix}{name}" for prefix in prefixes for name in ("hits", "n")]].sum()
+    counts = counts if index is None else counts.reindex(index, fill_value=0)
     found = [
         rates_of(counts[[f"{prefix}hits", f"{prefix}n"]].set_axis(["hits", "n"], axis=1)).add_prefix(prefix)
         for prefix in prefixes
@@ -60,16 +81,15 @@ def add_counts(groups: Any, prefixes: Sequence[str]) -> pd.DataFrame:
     return pd.concat(found, axis=1)
 
 
-def excess_of(table: pd.DataFrame, prefix: str = "", over: str = "baseline_", name: str = "excess") -> pd.DataFrame:
-    """Compute by how much the rates of one prefix exceed those of another, with Newcombe's 95% interval.
+def excess_of(table: pd.DataFrame) -> pd.DataFrame:
+    """Compute by how much rates exceed those of the baseline (`RATE_COLUMNS`, `BASELINE_COLUMNS`).
 
     Returns:
-        On the same index: `name`, `<name>_low` and `<name>_high`; NaN where either side was not scored.
+        On the same index `EXCESS_COLUMNS`: the excess with Newcombe's 95% interval; NaN where either side was not scored.
     """
-    columns = [[f"{one}{column}" for column in RATE_COLUMNS] for one in (prefix, over)]
-    both = zip(*(table[names].itertuples(index=False, name=None) for names in columns), strict=True)
-    found = [difference(Proportion(*one), Proportion(*other)) for one, other in both]
-    return pd.DataFrame(found, index=table.index, columns=[name, f"{name}_low", f"{name}_high"])
+    sides = (table[list(columns)].itertuples(index=False, name=None) for columns in (RATE_COLUMNS, BASELINE_COLUMNS))
+    found = [difference(Proportion(*one), Proportion(*other)) for one, other in zip(*sides, strict=True)]
+    return pd.DataFrame(found, index=table.index, columns=EXCESS_COLUMNS)
 
 
 def pool(rates: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
