@@ -1,9 +1,11 @@
-"""See how labels of languages depend on how much of a text there is: `python benchmarks/label_lengths.py COMPLETIONS… [--out FILE]`."""
+"""See how languages' labels depend on a text's length: `python benchmarks/label_lengths.py COMPLETIONS… [--out FILE]`."""
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -54,7 +56,7 @@ def shorten(file: Path) -> dict[str, object]:
                 "in_completion_language": count(part["label"] == own),
             }
         )
-    for low, high in zip(BINS[:-1], BINS[1:], strict=True):
+    for low, high in pairwise(BINS):
         chosen = whole[(lengths >= low) & (lengths < high)]
         agree = count(chosen["label"] == chosen["cross_check"])
         found["agreement_by_length"].append({"characters_from": low, "below": high, "agree": agree})  # type: ignore[attr-defined]
@@ -64,7 +66,7 @@ def shorten(file: Path) -> dict[str, object]:
 def count(hits: pd.Series) -> dict[str, float]:
     """Count with n and Wilson 95% interval."""
     found = proportion(int(hits.sum()), len(hits))
-    return {name: round(value, 4) for name, value in found._asdict().items() if value == value}  # noqa: PLR0124
+    return {name: round(value, 4) for name, value in found._asdict().items() if not math.isnan(value)}
 
 
 def recognise() -> list[dict[str, object]]:
