@@ -202,6 +202,33 @@ def test_completions_that_the_judge_left_without_a_label_are_counted_by_conditio
     assert "without a label" not in report_of(BASELINE, FR_IT) + report_of(BASELINE, labelled)
 
 
+def test_cut_shares_excess_and_both_detectors_are_shown_and_warned_of():
+    beside = {"contamination:finished": (4, 10), "following:finished": (6, 10), "cross_check:contamination": (8, 20)}
+    own = cell("fr_it", "spanish", (8, 20), (11, 20), cut=(10, 20), **beside, **{"cross_check:following": (2, 20)})
+    report = report_of([*BASELINE, *cell("baseline", "spanish", cut=(8, 80))], own)
+
+    header, row = rows_of(report, "Cut completions and the second detector")
+    assert dict(zip(header, row, strict=True)) == {
+        "condition": "fr_it",
+        "directive language": "spanish",
+        "cut": "10/20 = 50.0% [29.9%, 70.1%]",
+        "contamination, finished": "4/10 = 40.0% [16.8%, 68.7%]",
+        "following, finished": "6/10 = 60.0% [31.3%, 83.2%]",
+        "contamination by lingua": "8/20 = 40.0% [21.9%, 61.3%]",
+        "following by lingua": "2/20 = 10.0% [2.8%, 30.1%]",
+    }
+    header, row = rows_of(report, "Conditions")
+    assert row[header.index("excess")].startswith("+37.5% [+")
+    assert "different extents**: all completions: fr_it 10/20 = 50.0% [29.9%, 70.1%] v baseline 8/80 = 10.0% [" in report
+    assert (
+        "**The detectors disagree** by more than 10%: following of fr_it under spanish, 11/20 = 55.0% [34.2%, 74.2%] by "
+        "langdetect and 2/20 = 10.0% [2.8%, 30.1%] by lingua."
+    ) in report
+    calm = report_of(BASELINE, FR_IT)
+    assert "extents" not in calm
+    assert "disagree" not in calm
+
+
 def answered(condition, language, label, n, changes=None, seed=42, model=None):
     """Make the rates of a point whose answers under one directive all have one label; nobody answers the others."""
     rows = [{"directive_language": language, "phrasing": SPEAK, "label": label, "cross_check": label, "mixed": False}] * n

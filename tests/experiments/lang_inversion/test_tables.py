@@ -4,6 +4,8 @@ import pandas as pd
 import pytest
 
 from persona_leakage.experiments.lang_inversion.tables import (
+    compare_cut,
+    compare_detectors,
     compare_published,
     correlate,
     judge_claims,
@@ -35,6 +37,68 @@ def test_contamination_stands_beside_following_and_the_baseline_of_the_same_cell
     assert (row.low, row.high) == pytest.approx((0.2882, 0.4971), abs=5e-5)
     assert (row.following_hits, row.following_rate) == (44, 0.55)
     assert (row.baseline_hits, row.baseline_n, row.baseline_rate) == (2, 80, 0.025)
+
+
+def test_the_excess_over_the_baseline_has_newcombes_interval():
+    (row,) = spill_of(
+        cell("baseline", "spanish", label_italian=(20, 80)), cell("fr_it", "spanish", (31, 80), following=(44, 80))
+    ).itertuples()
+
+    assert (row.excess, row.excess_low, row.excess_high) == pytest.approx((0.1375, -0.0063, 0.2734), abs=5e-4)
+
+
+def test_without_a_baseline_the_excess_is_unknown():
+    (row,) = spill_of(cell("fr_it", "spanish", (31, 80))).itertuples()
+
+    assert all(math.isnan(value) for value in (row.excess, row.excess_low, row.excess_high))
+
+
+def finished(condition, language, cut, **more):
+    return cell(
+        condition, language, (8, 20), following=(10, 20),
+        **{"cut": (cut, 20), "contamination:finished": (5, 20 - cut), "following:finished": (3, 20 - cut)}, **more,
+    )  # fmt: skip
+
+
+def test_finished_rates_and_cut_shares_stand_beside_and_are_pooled_over_seeds():
+    (row,) = spill_of(finished("fr_it", "spanish", 10), finished("fr_it", "spanish", 2, seed=43)).itertuples()
+
+    assert (row.finished_hits, row.finished_n, row.cut_hits, row.cut_n) == (10, 28, 12, 40)
+    assert (row.finished_following_hits, row.finished_following_n, row.cut_rate) == (6, 28, 0.3)
+
+
+def test_where_the_ends_are_not_known_finished_rates_and_cut_shares_are_of_none():
+    (row,) = spill_of(cell("fr_it", "spanish", (31, 80))).itertuples()
+
+    assert (row.finished_n, row.cut_n, math.isnan(row.finished_rate), math.isnan(row.cut_rate)) == (0, 0, True, True)
+
+
+def test_conditions_that_are_cut_differently_are_named_with_both_shares():
+    rates = table(
+        finished("baseline", "spanish", 1), finished("baseline", "german", 1), finished("fr_it", "spanish", 9),
+        finished("fr_it", "german", 10), finished("es_en", "german", 10, stale=True),
+    )  # fmt: skip
+    (row,) = compare_cut(rates).itertuples()
+
+    assert (row.scope, row.one, row.other) == ("all completions", "fr_it", "baseline")
+    assert (row.hits, row.n, row.hits_other, row.n_other, row.difference) == (19, 40, 2, 40, 0.425)
+
+
+def crossed(language, contamination, following, by_lingua):
+    others = {"cross_check:contamination": by_lingua[0], "cross_check:following": by_lingua[1]}
+    return cell("fr_it", language, contamination, following=following, **others)
+
+
+def test_cells_in_which_the_detectors_disagree_are_named_with_both_rates():
+    spill = spill_of(
+        crossed("mandarin", (2, 40), (1, 40), [(2, 40), (30, 40)]),
+        crossed("spanish", (20, 40), (10, 40), [(24, 40), (12, 40)]),  # 10 and 5 points apart
+        cell("fr_it", "german", (20, 40), following=(10, 40)),  # not known by lingua
+    )
+    (row,) = compare_detectors(spill).itertuples()
+
+    assert (row.condition, row.directive_language, row.metric) == ("fr_it", "mandarin", "following")
+    assert (row.hits, row.n, row.cross_check_hits, row.cross_check_n) == (1, 40, 30, 40)
 
 
 def test_seeds_are_pooled():
