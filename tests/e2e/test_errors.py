@@ -27,43 +27,29 @@ COMMON = (
 )
 
 
-@pytest.mark.parametrize(
-    ("params", "said"),
-    [
-        ("condition=fr_xx", "lang_inversion has no condition 'fr_xx'; known: baseline, es_en, fr_it,"),
-        (
-            "conditon=fr_it",
-            f"no parameter is called conditon; known: {', '.join(sorted([*COMMON, *FAMILIES]))}",
-        ),
-        ("seed=abc", "seed: abc is no whole number; give one such as 42"),
-        (
-            "lang_inversion.stages.tune.recipe.lora.rank=-1",
-            "lang_inversion.stages.tune.recipe.lora.rank: Input should be greater",
-        ),
-        ("lang_inversion.stages.tune.recipe.lora.rnk=8", "lang_inversion.stages.tune.recipe.lora.rnk: there is no such key"),
-        (
-            "lang_inversion.stages.tune.recipe.loss=marker",
-            "lang_inversion.stages.tune.recipe.loss: Input should be 'completion'",
-        ),
-        ("base_model.dtype=int8", "models.tiny.dtype: Input should be 'bfloat16' or 'float32'"),
-        (
-            "model=tinny",
-            "there is no model 'tinny'; known: qwen2_5_7b, qwen2_5_coder_1_5b, smollm2_135m, tiny, tiny_too; name it",
-        ),
-        ("model=../tiny", "--params: model=../tiny names a folder; a name has no slash"),
-        ("models.tiny.settings.lang_inversoin.x=1", "models.tiny.settings: there is no family 'lang_inversoin'; known: "),
-        ("condition=fr_it,checkpoint=2", "lang_inversion has no checkpoints; leave out checkpoint=2"),
-        (
-            "lang_inversion.conditions.fr_it.completion=klingon",
-            "conditions.fr_it names the language 'klingon'; known: english,",
-        ),
-    ],
-)
-def test_a_bad_parameter_is_named_before_anything_runs(project: Project, params: str, said: str) -> None:
-    done = project.run(params)
-    assert done.returncode == 1
-    assert said in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+# what is given → what is said before anything runs
+MISTAKES = {
+    "condition=fr_xx": "lang_inversion has no condition 'fr_xx'; known: baseline, es_en, fr_it,",
+    "conditon=fr_it": f"--params: no parameter is called conditon; known: {', '.join(sorted([*COMMON, *FAMILIES]))}",
+    "seed=abc": "seed: abc is no whole number; give one such as 42",
+    "lang_inversion.stages.tune.recipe.lora.rank=-1": "lang_inversion.stages.tune.recipe.lora.rank: Input should be greater",
+    "lang_inversion.stages.tune.recipe.lora.rnk=8": "lang_inversion.stages.tune.recipe.lora.rnk: there is no such key",
+    "lang_inversion.stages.tune.recipe.loss=marker": "lang_inversion.stages.tune.recipe.loss: Input should be 'completion'",
+    "base_model.dtype=int8": "models.tiny.dtype: Input should be 'bfloat16' or 'float32'",
+    "model=tinny": "there is no model 'tinny'; known: qwen2_5_7b, qwen2_5_coder_1_5b, smollm2_135m, tiny, tiny_too; name it",
+    "model=../tiny": "--params: model=../tiny names a folder; a name has no slash",
+    "models.tiny.settings.lang_inversoin.x=1": "models.tiny.settings: there is no family 'lang_inversoin'; known: ",
+    "condition=fr_it,checkpoint=2": "lang_inversion has no checkpoints; leave out checkpoint=2",
+    "lang_inversion.conditions.fr_it.completion=klingon": "lang_inversion: conditions.fr_it names the language 'klingon'; ",
+}
+
+
+def test_a_bad_parameter_is_named_before_anything_runs(project: Project) -> None:
+    done = run_all(project, [["run", "--pipeline=lang_inversion", f"--params={params}"] for params in MISTAKES])
+    for one, (params, said) in zip(done, MISTAKES.items(), strict=True):
+        assert (one.code, params) == (1, params)
+        assert one.stderr.startswith(f"Error: {said}")
+        assert len(one.stderr.splitlines()) == 1
     assert not list(project.folder.glob("data/0[2-8]*"))
 
 
