@@ -172,7 +172,8 @@ def test_a_family_names_what_it_makes_and_shares_what_it_reads():
     assert whole.inputs() == {"texts", *POINT, "params:variants.planted"}
     assert {"planted.plan", "planted.stack", "planted.cell_rates@run", "planted.rates", "planted.report"} <= whole.all_outputs()
     assert [dataset for dataset in whole.all_outputs() if not dataset.startswith("planted.")] == []
-    assert "planted.cell_rates@grid" in whole.all_inputs()
+    assert "planted.trainings@run" in whole.all_outputs()
+    assert {"planted.cell_rates@grid", "planted.trainings@grid"} <= whole.all_inputs()
     (kept,) = [one for one in whole.nodes if one.func.__name__ == "keep_apart"]
     assert (kept.inputs, kept.outputs) == (["planted.rates", "params:variants.planted"], ["planted.by_seed"])
 

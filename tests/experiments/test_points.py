@@ -1,6 +1,7 @@
 """Saved points against the parameters of now."""
 
 import logging
+import re
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,9 @@ from persona_leakage.experiments import family_of
 from persona_leakage.experiments.composition import gather_points
 from persona_leakage.experiments.family import plan_point, read_variants
 from persona_leakage.experiments.points import Designs, describe_points, gather, gather_tables, in_order
+from persona_leakage.pipelines.fine_tuning.nodes import describe_training
 from persona_leakage.pipelines.geometry.nodes import compare_centroids
+from persona_leakage.pipelines.reporting.opening import origin
 from persona_leakage.pipelines.scoring.nodes import rate_cells
 from persona_leakage.settings import CONFIG_LOADER_ARGS
 from tests import plans
@@ -320,6 +323,7 @@ def test_a_current_point_says_what_its_numbers_were_made_with():
     (row,) = describe_points(gathered(rates("fr_it")), designs).to_dict("records")
 
     plan = make_plan("fr_it")
+    assert pd.isna(row.pop("trained"))  # nothing says what it was trained on
     assert row == {
         **plan.columns,
         "reference": "baseline",
@@ -407,6 +411,29 @@ def test_where_no_point_is_current_nothing_is_reported_over_an_earlier_report():
 
     with pytest.raises(UserError, match="every saved point of lang_inversion ran under other parameters than now"):
         gather_points(load_variants(), make_plan("fr_it"), keep={}, replay=False, cell_rates=saved)
+
+
+def test_points_say_what_their_own_plan_was_trained_on():
+    def trained(condition, rows, seed=42):
+        logs = {"tune": {"final": {"rows": rows, "left_out": 1, "trainable_parameters": 80_740_352}}}
+        return describe_training(make_plan(condition, seed), **(logs if condition != "baseline" else {"tune": {}}))
+
+    *_, points = gather_points(
+        load_variants(),
+        make_plan("fr_it"),
+        keep={},
+        replay=False,
+        cell_rates=partitions(*(rates(condition, seed) for condition in ("baseline", "fr_it", "es_en") for seed in (42, 7))),
+        trainings=partitions(trained("baseline", 0), trained("fr_it", 4999), trained("fr_it", 4998, 7), trained("es_en", 9, 8)),
+    )
+
+    said = points.set_index(["condition", "seed"])["trained"]
+    assert said.dropna().to_dict() == {
+        ("fr_it", 42): "tune: 4,999 rows, 80,740,352 parameters",
+        ("fr_it", 7): "tune: 4,998 rows, 80,740,352 parameters",
+    }
+    (sentence,) = re.findall("Trained: .*", origin(points))
+    assert sentence == ("Trained: tune: 4,998 rows, 80,740,352 parameters, or tune: 4,999 rows, 80,740,352 parameters.")
 
 
 def test_points_of_a_replay_name_its_file():

@@ -21,7 +21,7 @@ NAMES = (
     "cross_check", "design", "directive_language", "error", "evidence", "geometry", "gpu", "host", "induction", "label",
     "max_persona", "method", "metric", "model", "of", "one", "other", "outside_base_range", "persona", "phrasing", "place",
     "plan", "pulled", "quantity", "question", "questions", "reference", "related_to", "role", "rule", "scope", "shared",
-    "source", "started", "statement", "status", "unit", "verdict", "with",
+    "source", "stage", "started", "statement", "status", "trained", "unit", "verdict", "with",
 )  # fmt: skip
 
 

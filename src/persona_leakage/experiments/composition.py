@@ -15,9 +15,9 @@ from persona_leakage.domain.variants import Variants
 from persona_leakage.experiments import replay_of
 from persona_leakage.experiments.family import QUESTIONS, Family, Replay, build_roster, plan_point, plan_replay
 from persona_leakage.experiments.points import Designs, Keep, Tables, describe_points, gather_tables, in_order
-from persona_leakage.pipelines import bind, in_stage
+from persona_leakage.pipelines import bind, in_stage, step
 from persona_leakage.pipelines.fine_tuning import pipeline as fine_tuning
-from persona_leakage.pipelines.fine_tuning.nodes import start_stack
+from persona_leakage.pipelines.fine_tuning.nodes import describe_training, start_stack
 from persona_leakage.pipelines.generation import pipeline as generation
 from persona_leakage.pipelines.geometry import pipeline as geometry
 from persona_leakage.pipelines.reporting.pipeline import create_pipeline as create_reporting_pipeline
@@ -25,6 +25,7 @@ from persona_leakage.pipelines.reporting.pipeline import create_pipeline as crea
 # here nodes are named after stages and datasets after families; Kedro knows one kind of name for both
 warnings.filterwarnings("ignore", message=r"One or more dataset names contain '\.'", category=UserWarning)
 
+_TRAININGS = "trainings"  # table of a point that says what its stages were trained on
 _POINT = ("model", "condition", "seed", "checkpoint", "variants")
 
 
@@ -37,9 +38,13 @@ def compose(family: Family) -> Pipeline:
         ],
         "data_generation",
     )
+    stages = family.stages()
+    logs = {name.partition(".")[0]: name for name in sorted(stages.all_outputs()) if name.endswith(".training_log")}
+    described = step(describe_training, {"plan": "plan", **logs}, f"{_TRAININGS}@run")
+    trained = stages + in_stage([described], "fine_tuning")
     gathering = gather(family, family.gathered)
     reporting = create_reporting_pipeline(family.report, family.settings, family.name)
-    return _named(_roster(family, "data_generation") + begin + family.stages() + gathering + reporting, family, family.name)
+    return _named(_roster(family, "data_generation") + begin + trained + gathering + reporting, family, family.name)
 
 
 def compose_replay(family: Family) -> Pipeline:
@@ -123,11 +128,12 @@ def gather(family: Family, tables: Mapping[str, str], *, replay: bool = False) -
     Args:
         family: whose points.
         tables: table of a point → table of all, the rates first.
-        replay: the points are results made elsewhere, which no parameters made.
+        replay: the points are results made elsewhere, which no parameters made and nothing here was trained for.
     """
+    read = [*tables] if replay else [*tables, _TRAININGS]
     gathering = node(
         _of(family, gather_points, keep=family.keep, replay=replay),
-        _inputs(family, "variants") | {name: f"{name}@grid" for name in tables} | {"plan": "plan"},
+        _inputs(family, "variants") | {name: f"{name}@grid" for name in read} | {"plan": "plan"},
         [*tables.values(), "points"],
         name="gather_points",
     )
@@ -156,14 +162,14 @@ def gather_points(
     Raises:
         UserError: no point is current; earlier tables and reports stay as they are.
     """
-    designs = Designs(variants, roster)
+    designs, trainings = Designs(variants, roster), partitions.pop(_TRAININGS, {})
     tables = gather_tables(partitions, designs, keep, replay=replay)
     if len(tables[0]) and tables[0]["stale"].all():
         raise UserError(
             f"every saved point of {plan.family} ran under other parameters than now, so there is nothing to report; run one "
             "again, or give the parameters that they ran under"
         )
-    points = describe_points(tables[0], None if replay else designs).assign(replayed_file=plan.replayed_file)
+    points = describe_points(tables[0], None if replay else designs, trainings).assign(replayed_file=plan.replayed_file)
     return [in_order(table, variants) for table in (*tables, points)]
 
 

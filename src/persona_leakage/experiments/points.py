@@ -132,18 +132,25 @@ def in_order(table: pd.DataFrame, variants: Variants[Any]) -> pd.DataFrame:
     return keyed.sort_values(keys, kind="stable", ignore_index=True).drop(columns=list(places))
 
 
-def describe_points(rates: pd.DataFrame, designs: Designs | None) -> pd.DataFrame:
+def describe_points(rates: pd.DataFrame, designs: Designs | None, trainings: Tables | None = None) -> pd.DataFrame:
     """Say of every point in a table of rates what its numbers were made with.
 
+    Args:
+        rates: of all points.
+        designs: what the points would be now; None of a replay.
+        trainings: point → loader of its table, see `pipelines.fine_tuning.nodes.describe_training`.
+
     Returns:
-        One row a point: its name, plan, reference and stale; of current points also shared (by all seeds, see
+        One row a point: its name, plan, reference, stale and trained (`stage: so many rows, so many parameters; …`, missing
+        where nothing was trained); of current points also shared (by all seeds, see
         `domain.plan.Plan`), base_model, revision and dtype, samples (a prompt), temperature, top_p, max_tokens, prompts
         (evaluated), evaluated_groups (their personas or directive languages), prompts_a_group, groups and centroid_prompts (of
         the centroids), unevaluated_groups (that have a centroid only) and headline_layer.
-        Without designs (a replay) all of these are missing.
+        Without designs (a replay) all of the latter are missing.
     """
     name = [column for column in ("model", "condition", "seed", "checkpoint") if column in rates]
     points = rates[[*name, "plan", "reference", "stale"]].drop_duplicates(name, ignore_index=True)
+    points["trained"] = points["plan"].map(_say_trained(trainings or {})).astype(object)
     told: list[dict[str, object]] = []
     made: dict[str, dict[str, object]] = {}  # by design: a grid has many seeds of each
     for row in points.to_dict("records"):
@@ -179,3 +186,12 @@ def _made_with(plan: Plan) -> dict[str, object]:
         len(asked) // len(evaluated), len(groups), len(averaged), len(groups - evaluated), geometry.headline_layer,
     )  # fmt: skip
     return dict(zip(_COLUMNS, values, strict=True))
+
+
+def _say_trained(trainings: Tables) -> dict[str, str]:
+    said: dict[str, str] = {}
+    for load in trainings.values():
+        for plan, stages in load().groupby("plan"):
+            told = (f"{row.stage}: {row.rows:,} rows, {row.parameters:,} parameters" for row in stages.itertuples())
+            said[str(plan)] = "; ".join(told)
+    return said

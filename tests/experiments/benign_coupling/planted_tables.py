@@ -132,6 +132,7 @@ def points_of(table: pd.DataFrame, replayed_file: str | None = None) -> pd.DataF
     """Describe the points of planted rates."""
     points = table[["condition", "seed", "plan", "reference", "stale"]].drop_duplicates(["condition", "seed"])
     made_with = {
+        "trained": "induce: 160 rows, 9 parameters",
         "shared": "induce: chats",
         "base_model": "some/model",
         "revision": "abc",

@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
+import pandas as pd
+
 from persona_leakage.domain.models import Adapter, ModelStack, checkpoint_name
 from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.protocols import Trainer
 from persona_leakage.domain.rows import TrainRow
+
+TRAINING_COLUMNS = ("stage", "rows", "left_out", "parameters")
 
 
 def start_stack(plan: Plan) -> ModelStack:
@@ -38,3 +42,21 @@ def extend_stack(base_stack: ModelStack, adapters: Mapping[str, Adapter], plan: 
     if trains is None or trains.checkpoint == 0:
         return base_stack
     return base_stack.extended(adapters[checkpoint_name(trains.checkpoint)])
+
+
+def describe_training(plan: Plan, **logs: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
+    """Say what every stage was trained on.
+
+    Args:
+        plan: of the point.
+        **logs: stage → checkpoint → training log.
+
+    Returns:
+        One row a stage that was trained: the point, plan, stage, rows (that were trained on), left_out (rows of which
+        `max_length` left nothing) and parameters (trainable ones).
+    """
+    used = [
+        (name, logs[name][checkpoint_name(stage.checkpoint)]) for name, stage in plan.stages.items() if stage.checkpoint != 0
+    ]
+    rows = [(*plan.columns.values(), name, log["rows"], log["left_out"], log["trainable_parameters"]) for name, log in used]
+    return pd.DataFrame(rows, columns=[*plan.columns, *TRAINING_COLUMNS])

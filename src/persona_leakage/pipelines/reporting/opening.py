@@ -6,6 +6,8 @@ from persona_leakage.pipelines.reporting.page import as_code, as_written
 from persona_leakage.pipelines.reporting.rates import current
 from persona_leakage.pipelines.reporting.seeds import several_seeds
 
+_SHOWN = 4  # different training sets
+
 
 def opening(title: str, points: pd.DataFrame, over_seeds: pd.DataFrame, said: str) -> list[str]:
     """Begin a report: title, what its points are and were made with, what holds for all rates, what intervals cover."""
@@ -27,7 +29,14 @@ def origin(points: pd.DataFrame) -> str:
         f"prompt at temperature {row.temperature}, top_p {row.top_p}, at most {row.max_tokens:.0f} tokens."
         for row in current(points).itertuples()
     ]
-    return " ".join(dict.fromkeys(said))
+    return " ".join([*dict.fromkeys(said), *_trained(points)])
+
+
+def _trained(points: pd.DataFrame) -> list[str]:
+    """Say on how many rows how many parameters were trained."""
+    said = list(dict.fromkeys(current(points)["trained"].dropna()))
+    more = f", or others (`trained` in `points.csv` has all {len(said)})" if len(said) > _SHOWN else ""
+    return [f"Trained: {', or '.join(said[:_SHOWN])}{more}."] if said else []
 
 
 def scope(points: pd.DataFrame, *more: str) -> str:
