@@ -82,7 +82,7 @@ def correlation(
     from scipy.stats import t
 
     values = np.array([one, other, *given], dtype=float)
-    n, x, y = len(one), values[0], values[1]
+    n, x = len(one), values[0]
     counts = np.unique(x, return_counts=True)[1]
     tied, at_zero = int(counts[counts > 1].sum()), int((x == 0).sum())
     labels = _number(within) if within is not None else (0,) * n
@@ -91,7 +91,8 @@ def correlation(
     known = n >= 3 and not np.isnan(values).any()
     whole = {rank: _correlate(values, once, places, rank)[0] for rank in (True, False)} if known else {}
     if not known or np.isnan(list(whole.values())).any():
-        return Correlation(n, *[math.nan] * 9, tied, at_zero, "undefined")
+        nan = math.nan
+        return Correlation(n, nan, nan, nan, nan, nan, nan, nan, nan, nan, tied, at_zero, "undefined")
 
     kinds = [kind for kind in map(_number, clusters) if len(set(kind)) > 1]
     kinds = [] if all(len(set(kind)) == n for kind in kinds) else kinds  # every pair is by itself
@@ -163,23 +164,28 @@ def _correlate(values: np.ndarray, times: np.ndarray, places: Sequence[np.ndarra
     Returns:
         A correlation a resample; NaN where a side, or what the controls leave of it, does not vary.
     """
-    sides = np.stack([_centre(side, times, places, rank) for side in values])
-    squares = np.einsum("mn,vmn,wmn->mvw", times, sides, sides)
+    sides = np.stack([_centre(side, times, places, rank) for side in values], axis=1)
+    squares = (sides * times[:, None]) @ sides.transpose(0, 2, 1)  # (resamples, sides, sides)
     controls = np.linalg.pinv(squares[:, 2:, 2:], hermitian=True)
     left = squares[:, :2, :2] - squares[:, :2, 2:] @ controls @ squares[:, 2:, :2]
     one, other = left[:, 0, 0], left[:, 1, 1]
     varied = (one > 1e-9 * squares[:, 0, 0]) & (other > 1e-9 * squares[:, 1, 1])
     scale = np.sqrt(np.where(varied, one * other, math.nan))
-    return np.clip(left[:, 0, 1] / scale, -1, 1)
+    found: np.ndarray = np.clip(left[:, 0, 1] / scale, -1, 1)
+    return found
 
 
 def _centre(side: np.ndarray, times: np.ndarray, places: Sequence[np.ndarray], rank: bool) -> np.ndarray:
-    """Take the values or ranks of a side within every label and resample, from their mean: shape (resamples, n)."""
+    """Take the values or ranks of a side within every label and resample, from their mean: shape (resamples, n).
+
+    Ranks are shares of the label, or a label that is drawn twice, or has twice as many pairs, would count eight times.
+    """
     centred = np.empty_like(times)
     for place in places:
         own = times[:, place]
-        of = _ranks(side[place], own) if rank else side[place]
-        centred[:, place] = of - (own * of).sum(axis=1, keepdims=True) / np.maximum(own.sum(axis=1, keepdims=True), 1)
+        pairs = np.maximum(own.sum(axis=1, keepdims=True), 1)
+        of = _ranks(side[place], own) / pairs if rank else side[place]
+        centred[:, place] = of - (own * of).sum(axis=1, keepdims=True) / pairs
     return centred
 
 
