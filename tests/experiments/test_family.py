@@ -5,7 +5,7 @@ import pytest
 from persona_leakage.domain.errors import UserError
 from persona_leakage.experiments import DEFAULT_FAMILY, FAMILIES, family_of, is_replay, replay_of
 from persona_leakage.experiments.family import build_roster, plan_point, read_roster, read_variants, resolve_plan
-from tests.plans import ENVIRONMENTS, bundled_roster, changed, load_parameters, load_source
+from tests.plans import ENVIRONMENTS, bundled_roster, changed, load_parameters, load_settings, load_source, make_plan
 
 
 def resolved(pipeline, changes=None, env="base", **point):
@@ -185,3 +185,19 @@ def test_the_node_of_a_run_and_the_door_resolve_the_same_plan():
     node = plan_point(parameters["model"], None, 7, None, variants, bundled_roster("convergence"))
 
     assert node == resolved("convergence", seed=7)
+
+
+@pytest.mark.parametrize(("family", "condition"), [("marker_leakage", "villain_code"), ("lang_inversion", "fr_it_native")])
+def test_whether_a_condition_is_a_follow_up_is_no_part_of_its_plan(family, condition):
+    settings = load_settings(family)
+    other = {f"conditions.{condition}.follow_up": False}
+
+    assert condition in settings.follow_ups
+    assert condition not in load_settings(family, other).follow_ups
+    assert make_plan(family, condition).fingerprint == make_plan(family, condition, changes=other).fingerprint
+
+
+def test_conditions_of_the_study_are_no_follow_ups():
+    assert not {"villain", "comedian", "baseline"} & set(load_settings("marker_leakage").follow_ups)
+    assert not {"fr_it", "fr_fr", "baseline"} & set(load_settings("lang_inversion").follow_ups)
+    assert load_settings("convergence").follow_ups == load_settings("benign_coupling").follow_ups == ()

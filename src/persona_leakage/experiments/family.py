@@ -20,6 +20,16 @@ from persona_leakage.pipelines.reporting.pipeline import Report
 QUESTIONS = "questions"  # dataset that every roster takes its questions from
 
 
+class FamilyCondition(Frozen):
+    """What the conditions of families that pool them have.
+
+    Attributes:
+        follow_up: it varies a condition of the study, so it enters no pooled number; nothing of it depends on this.
+    """
+
+    follow_up: bool = False
+
+
 class FamilySettings(Frozen):
     """A family's block of the parameters; every family adds its own keys.
 
@@ -32,6 +42,11 @@ class FamilySettings(Frozen):
     family: ClassVar[str]
     default_condition: str
     conditions: Mapping[str, Any]
+
+    @property
+    def follow_ups(self) -> tuple[str, ...]:
+        """The conditions that enter no pooled number."""
+        return tuple(name for name, one in self.conditions.items() if isinstance(one, FamilyCondition) and one.follow_up)
 
     @property
     def epochs(self) -> tuple[int, ...]:

@@ -13,12 +13,13 @@ from persona_leakage.domain.points import Address
 from persona_leakage.domain.recipe import Recipe
 from persona_leakage.domain.sampling import OwnAnswers
 from persona_leakage.domain.training_rows import BorrowedAnswers
+from persona_leakage.experiments.family import FamilyCondition
 from persona_leakage.experiments.markers import MarkerSettings, MarkSettings
 
 NAME = "convergence"
 
 
-class Condition(Frozen):
+class Condition(FamilyCondition):
     """The persona that the pulled one is drawn towards, and that the marker is tied to."""
 
     source: str

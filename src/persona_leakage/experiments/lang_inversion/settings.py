@@ -18,7 +18,7 @@ from persona_leakage.domain.plan import Evaluation, Stage
 from persona_leakage.domain.points import Address
 from persona_leakage.domain.recipe import Recipe
 from persona_leakage.domain.sampling import Sampling
-from persona_leakage.experiments.family import FamilySettings
+from persona_leakage.experiments.family import FamilyCondition, FamilySettings
 from persona_leakage.pipelines.scoring.cut import CUT, FINISHED
 
 NAME = "lang_inversion"
@@ -37,7 +37,7 @@ class EvaluationOverride(Frozen):
     wording: Literal["english", "native"] | None = None
 
 
-class Condition(Frozen):
+class Condition(FamilyCondition):
     """A pair directive → completion. Without `completion` nothing is trained: a baseline."""
 
     directive: str | None = None

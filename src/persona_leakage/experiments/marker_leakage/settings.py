@@ -12,6 +12,7 @@ from persona_leakage.domain.personas import QuestionSet, Roster
 from persona_leakage.domain.plan import Evaluation
 from persona_leakage.domain.points import Address
 from persona_leakage.domain.rows import Place
+from persona_leakage.experiments.family import FamilyCondition
 from persona_leakage.experiments.markers import MarkerSettings, MarkSettings, known_persona
 from persona_leakage.pipelines.scoring.cut import CUT, FINISHED
 
@@ -20,7 +21,7 @@ _PLACES = (f"{place}:{unit}" for place in get_args(Place) for unit in ("characte
 _METRICS = ("leakage", "leakage:tokens", *_PLACES, f"leakage{FINISHED}", CUT)
 
 
-class Condition(Frozen):
+class Condition(FamilyCondition):
     """A source persona, and the set of questions it is evaluated on; without a source nothing is trained: a baseline."""
 
     source: str | None = None
