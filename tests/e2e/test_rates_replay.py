@@ -136,7 +136,7 @@ def test_the_page_is_whole_and_the_figures_are_there(replayed: Replayed) -> None
 def test_rates_that_are_all_equal_are_undefined_and_never_nan(replayed: Replayed) -> None:
     folder = results(replayed.project, "embedded")
     report, svg = (folder / "report.md").read_text(), (folder / "scatter.svg").read_text()
-    assert "| source | villain | - | base model | 20 | 4 | undefined |  |  | undefined | 4 | 0 |" in report
+    assert "| source | villain | - | leakage | base model | 20 | 4 | undefined |  |  | undefined | 4 | 0 |" in report
     assert svg.count("correlation undefined (n = 4; a side does not vary)") == 1
     assert svg.count("correlation undefined (n = 3; a side does not vary)") == 1
     words = [*re.findall(r"<!--(.*?)-->", svg, re.DOTALL), *re.findall(r"<title>(.*?)</title>", svg), report]
@@ -158,8 +158,8 @@ def test_the_published_rates_give_the_published_correlations(replayed: Replayed)
             assert (row["n"], row["rho"], row["p"]) == (len(rows), pytest.approx(rho), pytest.approx(p))
             assert row["at_zero"] == (rows["found"] == 0).sum()
     report = (folder / "report.md").read_text()
-    assert "| source | villain | - | base model | 20 | 110 | 0.70 [" in report
-    assert "| source | software_engineer | - | base model | 20 | 110 | 0.87 [" in report
+    assert "| source | villain | - | leakage | base model | 20 | 110 | 0.70 [" in report
+    assert "| source | software_engineer | - | leakage | base model | 20 | 110 | 0.87 [" in report
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ from persona_leakage.domain.errors import UserError
 NAMES = (
     "above_source_most", "arm", "bystander", "category", "centring", "claim", "commit", "completion", "condition", "conditions",
     "cross_check", "design", "directive_language", "error", "evidence", "geometry", "gpu", "host", "induction", "label",
-    "max_persona", "method", "metric", "model", "of", "one", "other", "outside_base_range", "persona", "phrasing", "place",
-    "plan", "pulled", "quantity", "question", "questions", "reference", "related_to", "role", "rule", "scope", "shared",
-    "source", "stage", "started", "statement", "status", "trained", "unit", "verdict", "with",
+    "max_persona", "method", "metric", "model", "no_interval", "of", "one", "other", "outside_base_range", "persona", "control",
+    "phrasing", "place", "plan", "pulled", "quantity", "question", "questions", "reference", "related_to", "role", "rule", "scope",
+    "shared", "source", "stage", "started", "statement", "status", "trained", "unit", "verdict", "with",
 )  # fmt: skip
 
 

@@ -45,8 +45,8 @@ class RateBound(_Claim):
 class RankOrder(_Claim):
     """Claim: over bystander cells, a rate falls (or rises) with a predictor.
 
-    Spearman correlation over all selected cells, bootstrap 95% interval over cells. Holds when the interval lies
-    wholly on the claimed side of 0, fails when wholly on the other, undecided between.
+    Spearman correlation over all selected cells, both sides ranked within each condition, two-sided permutation p within
+    conditions. Holds when it lies on the claimed side of 0 with p below 0.05, fails when on the other, undecided between.
     """
 
     kind: Literal["rank_order"] = "rank_order"
@@ -79,8 +79,9 @@ class SameRates(_Claim):
 class CosinePredicts(_Claim):
     """Claim: in every condition, bystanders nearer to the source leak more.
 
-    Spearman correlation of leakage with the cosine to the source over bystanders, seeds pooled, bootstrap 95% interval. Holds
-    when every interval lies above 0, fails when one lies below, undecided otherwise and where it is undefined.
+    Spearman correlation of leakage with the cosine to the source over bystanders, seeds pooled; two-sided p, adjusted by Holm
+    over the conditions. Holds when every one lies above 0 with p below 0.05, over all completions and, where known, over the
+    finished ones; fails when one lies below by both, undecided otherwise and where one is undefined.
     """
 
     kind: Literal["cosine_predicts"] = "cosine_predicts"

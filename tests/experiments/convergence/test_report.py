@@ -23,7 +23,7 @@ from persona_leakage.experiments.convergence.tables import (
     tabulate_trajectory_seeds,
 )
 from persona_leakage.pipelines.reporting.by_model import name_models
-from persona_leakage.pipelines.reporting.page import render_page, say_rates
+from persona_leakage.pipelines.reporting.page import as_written, render_page, say_rates
 from persona_leakage.pipelines.reporting.seeds import summarise_seeds
 from tests.experiments.convergence.planted_tables import (
     COSINES,
@@ -82,8 +82,8 @@ def tables(rows):
         "points": points_of(table),
         "pooled_trajectories": stored(pool_trajectory_seeds(table)),
         "summaries": summaries,
-        "verdict_counts": stored(count_verdicts(summaries)),
-        "peak_correlations": stored(correlate_peaks(table, summaries)),
+        "verdict_counts": stored(count_verdicts(summaries, settings_with())),
+        "peak_correlations": stored(correlate_peaks(table, summaries, settings_with())),
         "by_seed": by_seed,
         "cut_gaps": stored(compare_cut(table)),
         "over_seeds": stored(summarise_seeds(by_seed)),
@@ -197,7 +197,7 @@ def test_peaks_stand_over_the_cosine_before_pulling_with_their_verdicts():
     assert drawn == {name: (COSINES[name], pytest.approx(max(PUBLISHED[name]), abs=0.1)) for name in PUBLISHED}
     said = words(figure)
     assert {"villain (increase)", "nurse (transient)", "software_engineer (decline)", "librarian (no change)"} <= set(said)
-    assert any(re.fullmatch(r"Spearman -0\.34 \[.*\], permutation p 0\.46, n = 7", text) for text in said)
+    assert any(re.fullmatch(r"Spearman -0\.34 \[.*\], p 0\.46, n = 7", text) for text in said)
 
 
 def test_a_correlation_of_one_is_said_to_be_undefined():
@@ -254,9 +254,9 @@ def test_the_correlation_of_the_report_is_that_of_the_table():
         "n": "7",
         "Spearman": f"{of.rho:.2f} [{of.low:.2f}, {of.high:.2f}]",
         "p": f"{of.p:.2g}",
-        "permutation p": f"{of.permutation_p:.2g}",
+        "conditions": as_written(", ".join(PUBLISHED)),
     }
-    assert (row["Spearman"][:5], row["p"], row["permutation p"]) == ("-0.34", "0.45", "0.46")
+    assert (row["Spearman"][:5], row["p"]) == ("-0.34", "0.46")
 
 
 @pytest.mark.parametrize("name", CASES)

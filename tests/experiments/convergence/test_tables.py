@@ -47,7 +47,7 @@ def summary(*rows, early=2):
 
 
 def peaks(table):
-    return correlate_peaks(table, stored(summarise_trajectories(table, settings_with(2))))
+    return correlate_peaks(table, stored(summarise_trajectories(table, settings_with(2))), settings_with(2))
 
 
 def ranks(values):
@@ -146,11 +146,12 @@ def test_published_changes_carry_newcombes_interval(outcomes):
 
 
 def test_the_cosine_before_pulling_does_not_tell_the_published_peak(outcomes):
-    (row,) = correlate_peaks(published(), outcomes.reset_index()).itertuples()
+    (row,) = correlate_peaks(published(), outcomes.reset_index(), settings_with(2)).itertuples()
 
     assert (row.layer, row.n) == (15, 7)
     assert row.rho == pytest.approx(-0.34, abs=0.005)
-    assert row.p == pytest.approx(0.45, abs=0.005)
+    assert row.p == row.permutation_p  # exact; the t approximation says 0.45
+    assert row.conditions == ", ".join(COSINES)
     peaks, values = outcomes["peak"].tolist(), list(COSINES.values())
     assert row.rho == pytest.approx(spearman(peaks, values))
     reached = [abs(spearman(peaks, order)) >= abs(row.rho) - 1e-9 for order in itertools.permutations(values)]
@@ -488,9 +489,9 @@ def test_tables_over_no_current_point_are_empty_and_keep_their_columns(rows):
     found = stored(summarise_trajectories(table, settings_with(2)))
 
     assert {"condition", "seed", "checkpoint", "rate", "source_rate", "mean_bystander"} <= set(table.columns)
-    assert len(table) == len(found) == len(stored(correlate_peaks(table, found))) == 0
+    assert len(table) == len(found) == len(stored(correlate_peaks(table, found, settings_with()))) == 0
     assert list(found.columns) == list(SUMMARY_COLUMNS)
-    more = (pool_trajectory_seeds(table), tabulate_trajectory_seeds(table), count_verdicts(found))
+    more = (pool_trajectory_seeds(table), tabulate_trajectory_seeds(table), count_verdicts(found, settings_with()))
     assert [len(stored(one)) for one in more] == [0, 0, 0]
 
 
@@ -515,7 +516,7 @@ def test_changes_since_epoch_0_are_taken_seed_by_seed():
 
 
 def test_verdicts_are_counted_over_pooled_and_complete_conditions(outcomes):
-    found = count_verdicts(outcomes.reset_index())
+    found = count_verdicts(outcomes.reset_index(), settings_with())
 
     assert found.to_numpy().tolist() == [
         ["increase", 4, 7, "villain, medical_doctor, comedian, kindergarten_teacher"],
@@ -524,13 +525,13 @@ def test_verdicts_are_counted_over_pooled_and_complete_conditions(outcomes):
         ["no change", 1, 7, "librarian"],
     ]
     rows = [*SEEDS, *trajectory("d", {0: 60, 2: 10}), *trajectory("e", {2: 190})]
-    of_some = count_verdicts(summarise_trajectories(trajectories(*rows), settings_with())).set_index("verdict")
+    of_some = count_verdicts(summarise_trajectories(trajectories(*rows), settings_with()), settings_with()).set_index("verdict")
     assert of_some["count"].to_dict() == {"increase": 1, "decline": 1, "transient": 0, "no change": 0}
     assert set(of_some["of"]) == {2}
 
 
 def test_of_incomplete_conditions_alone_none_is_judged():
-    found = count_verdicts(summarise_trajectories(trajectories(*trajectory("c", {2: 190})), settings_with()))
+    found = count_verdicts(summarise_trajectories(trajectories(*trajectory("c", {2: 190})), settings_with()), settings_with())
 
     assert found[["count", "of"]].to_numpy().tolist() == [[0, 0]] * 4
 
@@ -602,7 +603,7 @@ def test_two_models_keep_their_own_layers():
         for model, rows in table.groupby("model")
     ]
     summaries = stored(pd.concat(of_one))
-    found = for_each_model(correlate_peaks)(table, summaries)
+    found = for_each_model(lambda table, summaries: correlate_peaks(table, summaries, settings_with()))(table, summaries)
 
     assert table.groupby("model")["headline_layer"].unique().map(list).to_dict() == {"a": [15], "b": [2]}
     assert choose_headline(summaries) == [0.1, 0.2, 0.3, 0.6, 0.5, 0.4]

@@ -57,7 +57,9 @@ def test_published_rates_are_drawn_by_role_with_the_correlation_over_bystanders(
         [("fr_it", name, 30, 80) for name in ("spanish", "german", "italian")],
         columns=["condition", "directive_language", "hits", "n"],
     )
-    correlations = pd.DataFrame([("published", 2, 0.5, -0.1, 0.9)], columns=["with", "n", "rho", "low", "high"])
+    correlations = pd.DataFrame(
+        [("published", 2, 0.5, -0.1, 0.9, "")], columns=["with", "n", "rho", "low", "high", "no_interval"]
+    )
 
     axes = draw_published(compare_published(spill, published), correlations).axes[0]
 

@@ -50,7 +50,11 @@ def test_the_published_rates_are_those_of_the_protocol(published):
     [
         ("control_floor", "holds", "6 of 6 cells obey"),
         ("own_language_stays", "holds", "7 of 7 cells obey"),
-        ("distance_ordering", "undecided", "rho -0.29 [-0.59, 0.09], p 0.087, n 35 cells"),
+        (
+            "distance_ordering",
+            "holds",  # pooled over conditions, whose levels differ, rho was -0.29
+            "rho -0.56 [-0.94, 0.26], permutation p 0.0035, n 35 cells within 7",
+        ),
         (
             "direction_symmetry",
             "fails",

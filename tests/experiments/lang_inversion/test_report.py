@@ -40,7 +40,7 @@ def report_of(*cells, replayed_file=None):
         spill=spill,
         verdicts=judge_claims(rates, spill, load_settings()),
         published_cells=published_cells,
-        correlations=correlate(published_cells, spill, COSINES),
+        correlations=correlate(published_cells, spill, COSINES, load_settings()),
         by_seed=by_seed,
         over_seeds=stored(summarise_seeds(by_seed)),
         unlabelled=tabulate_unlabelled(rates),
@@ -150,8 +150,9 @@ def test_correlations_are_shown_with_n_p_and_interval():
         "n": "1",
         "Spearman": "undefined",
         "p": "",
+        "permutation p": "",
     }
-    assert "| typological_distance | fr_it |  | 3 | -1.00 [-1.00, -1.00] | 0.000 |" in report_of(*rates)
+    assert "| typological_distance | fr_it |  | 3 | -1.00 (no interval: 3 pairs) | 0.33 | 0.33 |" in report_of(*rates)
 
 
 def test_a_report_over_baselines_alone_has_nothing_to_show():
@@ -247,7 +248,7 @@ def report_over(*saved):
         spill=spill,
         verdicts=for_each_model(judge_claims)(rates, spill, variants),
         published_cells=published_cells,
-        correlations=for_each_model(correlate)(published_cells, spill, COSINES.assign(model=[])),
+        correlations=for_each_model(correlate)(published_cells, spill, COSINES.assign(model=[]), variants),
         by_seed=by_seed,
         over_seeds=for_each_model(summarise_seeds)(by_seed),
         unlabelled=for_each_model(tabulate_unlabelled)(rates),

@@ -255,7 +255,7 @@ def to_italian(values, mirrored=()):
 def correlations_of(spill, published=PUBLISHED, similarities=()):
     empty = pd.DataFrame(columns=["condition", "seed", "layer", "one", "other", "cosine", "stale"])
     frame = pd.DataFrame(list(similarities)) if similarities else empty
-    found = correlate(compare_published(spill, published), spill, frame)
+    found = correlate(compare_published(spill, published), spill, frame, load_settings())
     return {
         (row["with"], row["scope"], None if pd.isna(row["layer"]) else row["layer"]): (row["n"], row["rho"])
         for row in found.to_dict("records")
@@ -317,7 +317,7 @@ def test_several_conditions_are_correlated_together_and_one_by_one():
     found = correlations_of(tabulate_spill(rates))
 
     scopes = {scope: n for (kind, scope, _), (n, _) in found.items() if kind == "typological_distance"}
-    assert scopes == {"all": 10, "fr_it": 5, "es_en": 5}
+    assert scopes == {"all": 10, "within": 10, "fr_it": 5, "es_en": 5}
 
 
 def test_too_few_cells_leave_a_correlation_undefined():

@@ -135,8 +135,8 @@ def leakage(*points: Mapping[str, Any]) -> pd.DataFrame:
 
 def correlated(scope: str, condition: str, one: list[float], other: list[float], **more: Any) -> dict[str, Any]:
     """Write a row of the correlations table."""
-    keys = {"scope": scope, "condition": condition, "seed": 42, "geometry": "cosine", "layer": 20, **more}
-    keys["headline"] = keys["layer"] == 20
+    keys = {"scope": scope, "condition": condition, "seed": 42, "of": "leakage", "geometry": "cosine", "layer": 20, **more}
+    keys |= {"headline": keys["layer"] == 20, "conditions": condition}
     return keys | dict(zip(Correlation._fields, correlation(one, other, resamples=200), strict=True))
 
 

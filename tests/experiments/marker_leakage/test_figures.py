@@ -17,7 +17,7 @@ from persona_leakage.experiments.marker_leakage.tables import (
     tabulate_most_affected,
 )
 from persona_leakage.pipelines.reporting.by_model import for_each_model, name_models
-from tests.experiments.marker_leakage.planted_tables import correlated, correlations, leakage
+from tests.experiments.marker_leakage.planted_tables import correlated, correlations, leakage, load_settings
 
 SVG = "{http://www.w3.org/2000/svg}"
 VILLAIN = {
@@ -39,7 +39,7 @@ FLAT = leakage(
 
 
 def scatter(table):
-    return draw_scatter(pool_seeds(table), correlate_leakage(table))
+    return draw_scatter(pool_seeds(table), correlate_leakage(table, load_settings()))
 
 
 def categories(table):
@@ -74,7 +74,7 @@ def test_names_are_drawn_as_they_are_written(name):
     assert any(title.startswith(f"{name}\n") for title in words(figure))
     (legend,) = figure.legends
     assert [text.get_text().strip() for text in legend.get_texts()] == list(dict.fromkeys(table["category"]))
-    drawn = [figure, categories(table), most_affected(table), draw_layers(correlate_leakage(table))]
+    drawn = [figure, categories(table), most_affected(table), draw_layers(correlate_leakage(table, load_settings()))]
     for one in drawn:
         one.savefig(io.BytesIO(), format="png", dpi=30, bbox_inches="tight")
     assert f"{name} (1)" in words(drawn[1])
@@ -97,7 +97,7 @@ def test_rates_of_nobody_are_not_drawn(draw, table):
 
 @pytest.mark.parametrize("table", [EMPTY, NO_BASE, FLAT], ids=["nothing ran", "no base", "no variation"])
 def test_layers_without_a_defined_correlation_say_so(table):
-    assert words(draw_layers(correlate_leakage(table))) == ["no correlation is defined"]
+    assert words(draw_layers(correlate_leakage(table, load_settings()))) == ["no correlation is defined"]
 
 
 def test_every_bystander_has_one_tooltip_with_name_counts_and_cosine():
@@ -147,7 +147,7 @@ def test_the_svg_can_stand_inside_a_page():
 def test_panels_say_the_correlation_with_its_interval_n_and_zeros():
     figure, _ = scatter(leakage(VILLAIN))
 
-    assert figure.axes[0].get_title() == "villain\nrho 1.00 [1.00, 1.00], n = 3, 1 at zero"
+    assert figure.axes[0].get_title() == "villain\nrho 1.00 (no interval), n = 3, 1 at zero"
     assert "source 90%" in words(figure)
     assert figure.axes[0].get_xlabel() == "cosine to the source, base model, layer 20"
 
@@ -225,7 +225,8 @@ def of_two_models():
 
 def test_models_stand_beside_each_other_each_at_its_own_headline_layer():
     table = of_two_models()
-    pooled, found = for_each_model(pool_seeds)(table), for_each_model(correlate_leakage)(table)
+    pooled = for_each_model(pool_seeds)(table)
+    found = for_each_model(lambda leakage: correlate_leakage(leakage, load_settings()))(table)
 
     figure, svg = name_models(draw_scatter)(pooled, found)
 

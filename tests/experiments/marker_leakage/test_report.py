@@ -8,6 +8,7 @@ import pytest
 
 from persona_leakage.experiments.family import read_variants
 from persona_leakage.experiments.marker_leakage import FAMILY
+from persona_leakage.experiments.marker_leakage.controls import control_leakage
 from persona_leakage.experiments.marker_leakage.figures import draw_scatter
 from persona_leakage.experiments.marker_leakage.report import write_report
 from persona_leakage.experiments.marker_leakage.tables import (
@@ -72,7 +73,7 @@ def tables(rates_, cosines, texts_, points=None):
     """Make every table of the report as a run does."""
     rates_, cosines, texts_ = stored(rates_), stored(cosines), stored(texts_)
     leakage = stored(tabulate_leakage(rates_, cosines))
-    correlations = stored(correlate_leakage(leakage))
+    correlations = stored(correlate_leakage(leakage, load_settings()))
     sources = stored(tabulate_sources(leakage, texts_))
     by_seed = stored(tabulate_leakage_seeds(sources, correlations))
     return {
@@ -84,6 +85,7 @@ def tables(rates_, cosines, texts_, points=None):
         "over_seeds": stored(summarise_seeds(by_seed)),
         "places": stored(tabulate_places(rates_)),
         "cut_gaps": stored(compare_cut(rates_)),
+        "controls": stored(control_leakage(stored(pool_seeds(leakage)), texts_, bundled_roster(), load_settings())),
     }
 
 
@@ -107,8 +109,8 @@ def test_the_correlations_of_the_report_are_those_of_the_table():
     shown = rows_of(report, "Does the cosine predict the leakage? (layer 20)")
     assert [row["scope"] for row in shown] == headline["scope"].tolist()
     first, row = shown[0], headline.iloc[0]
-    assert first["Spearman"] == f"{row.rho:.2f} [{row.low:.2f}, {row.high:.2f}]"
-    assert first["Pearson"] == f"{row.r:.2f} [{row.r_low:.2f}, {row.r_high:.2f}]"
+    assert first["Spearman"] == f"{row.rho:.2f} (no interval: {row.no_interval})"
+    assert first["Pearson"] == f"{row.r:.2f} (no interval)"
     assert (first["p"], first["permutation p"]) == (f"{row.p:.2g}", f"{row.permutation_p:.2g}")
     assert (first["n"], first["tied"], first["at zero"]) == ("4", "0", "1")
     assert (first["condition"], first["seed"], first["cosine in"], first["layer"]) == ("villain", "42", "base model", "20")
@@ -357,7 +359,7 @@ def test_a_replay_without_seeds_still_has_sources_and_names_the_inverted(replaye
 
 def page_of(report):
     leakage = tabulate_leakage(rates(*BASELINE, *VILLAIN), similarities(*COSINES))
-    _, svg = draw_scatter(pool_seeds(leakage), correlate_leakage(leakage))
+    _, svg = draw_scatter(pool_seeds(leakage), correlate_leakage(leakage, load_settings()))
     return render_page(report, scatter=svg, layers=b"layers", categories=b"categories", most_affected=b"affected")
 
 

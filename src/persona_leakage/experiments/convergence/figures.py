@@ -71,5 +71,5 @@ def _layers(table: pd.DataFrame) -> str:
 
 def _say(row: dict[Hashable, Any]) -> str:
     model = f"{row['model']}: " if "model" in row else ""
-    p = "" if pd.isna(row["rho"]) else f", permutation p {row['permutation_p']:.2g}"
-    return f"{model}Spearman {interval(row['rho'], row['low'], row['high'])}{p}, n = {row['n']}"
+    p = "" if pd.isna(row["rho"]) else f", p {row['p']:.2g}"
+    return f"{model}Spearman {interval(row['rho'], row['low'], row['high'], row['no_interval'])}{p}, n = {row['n']}"

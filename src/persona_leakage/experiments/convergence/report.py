@@ -162,7 +162,7 @@ def _count(row: Mapping[Hashable, Any]) -> str:
 
 
 def _peaks(correlations: pd.DataFrame) -> pd.DataFrame:
-    intervals = [interval(row.rho, row.low, row.high) for row in correlations.itertuples()]
-    shown = write_numbers(correlations, p=".2g", permutation_p=".2g").assign(Spearman=intervals)
-    columns = [name for name in ("model", "layer", "n", "Spearman", "p", "permutation_p") if name in shown]
-    return shown[columns].rename(columns={"permutation_p": "permutation p"})
+    intervals = [interval(row.rho, row.low, row.high, row.no_interval) for row in correlations.itertuples()]
+    shown = write_numbers(correlations.fillna({"conditions": ""}), p=".2g").assign(Spearman=intervals)
+    columns = [name for name in ("model", "layer", "n", "Spearman", "p", "conditions") if name in shown]
+    return shown[columns]

@@ -156,35 +156,36 @@ def summarise_trajectories(trajectories: pd.DataFrame, settings: Settings) -> pd
     return pd.DataFrame(rows, columns=[*SUMMARY_COLUMNS, *more]).astype({"headline_layer": "Int64"})
 
 
-def count_verdicts(summaries: pd.DataFrame) -> pd.DataFrame:
-    """Count the conditions of every verdict, seeds pooled; incomplete ones are not judged.
+def count_verdicts(summaries: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Count the conditions of every verdict, seeds pooled; incomplete ones are not judged, follow-ups not counted.
 
     Returns:
         One row a verdict: verdict, count, of (judged conditions), conditions (joined by commas); none where no condition has
         run.
     """
-    pooled = _pooled(summaries)
+    pooled = _pooled(summaries, settings)
     judged = pooled[pooled["verdict"] != "incomplete"]
     names = {verdict: judged.loc[judged["verdict"] == verdict, "condition"] for verdict in VERDICTS if len(pooled)}
     rows = [(verdict, len(of), len(judged), ", ".join(of)) for verdict, of in names.items()]
     return pd.DataFrame(rows, columns=["verdict", "count", "of", "conditions"])
 
 
-def correlate_peaks(trajectories: pd.DataFrame, summaries: pd.DataFrame) -> pd.DataFrame:
-    """Correlate the cosine before any pulling with the peak leakage, over conditions with seeds pooled.
+def correlate_peaks(trajectories: pd.DataFrame, summaries: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Correlate the cosine before any pulling with the peak leakage, over conditions with seeds pooled, without follow-ups.
 
     Returns:
-        One row a layer that any trajectory has a cosine of: layer, headline (a report leads with it), and
-        `pipelines.correlation.Correlation` of peak with cosine; n is conditions.
+        One row a layer that any trajectory has a cosine of: layer, headline (a report leads with it), conditions (that entered,
+        joined by commas), and `pipelines.correlation.Correlation` of peak with cosine; n is conditions.
     """
-    pooled = _pooled(summaries)
+    pooled = _pooled(summaries, settings)
     pooled = pooled[pooled["verdict"] != "incomplete"]
     rows = []
     for name in [name for name in trajectories if name.startswith("cosine_l") and trajectories[name].notna().any()]:
         layer, known = int(name.removeprefix("cosine_l")), pooled[pooled[name].notna()]
         headline = bool((summaries["headline_layer"] == layer).any())
-        rows.append((layer, headline, *correlation(known["peak"].tolist(), known[name].tolist())))
-    return pd.DataFrame(rows, columns=["layer", "headline", *Correlation._fields])
+        found = correlation(known["peak"].tolist(), known[name].tolist())
+        rows.append((layer, headline, ", ".join(known["condition"]), *found))
+    return pd.DataFrame(rows, columns=["layer", "headline", "conditions", *Correlation._fields])
 
 
 def average_texts(text_ranges: pd.DataFrame) -> pd.DataFrame:
@@ -225,8 +226,9 @@ def choose_headline(table: pd.DataFrame, suffix: str = "") -> list[Any]:
     ]
 
 
-def _pooled(summaries: pd.DataFrame) -> pd.DataFrame:
-    return summaries.drop_duplicates("condition")  # a condition's first row pools its seeds
+def _pooled(summaries: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    pooled = summaries.drop_duplicates("condition")  # a condition's first row pools its seeds
+    return pooled[~pooled["condition"].isin(settings.follow_ups)]
 
 
 def _summary(group: pd.DataFrame, early: int, cosines: list[str]) -> dict[str, object]:

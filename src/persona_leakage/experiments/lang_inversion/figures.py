@@ -110,7 +110,7 @@ def draw_published(published_cells: pd.DataFrame, correlations: pd.DataFrame) ->
     overall = correlations[correlations["with"] == "published"]
     if len(overall):
         first = overall.iloc[0]
-        said = interval(first["rho"], first["low"], first["high"])
+        said = interval(first["rho"], first["low"], first["high"], first["no_interval"])
         axes.set_title(f"Bystander cells: Spearman {said}, n = {first['n']}", fontsize=10)
     axes.legend(frameon=False, fontsize=8)
     return figure

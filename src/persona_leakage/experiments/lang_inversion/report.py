@@ -54,7 +54,9 @@ def write_report(
             by_seed[by_seed["phrasing"] == "all"].drop(columns="phrasing"),
         ),
         "## Correlations over bystander cells\n",
-        "A correlation is over cells, which share conditions and prompts; its interval does not know that.\n",
+        f"`all` and `within`, where both sides are ranked within each condition, are over {_pool(correlations)}: conditions "
+        "and directive languages are resampled, crossed, and p is of the same bootstrap. The permutation p exchanges cells "
+        "(`within`: of one condition) as if they were independent. Fewer than 7 cells or 5 conditions have no interval.\n",
         table(_shown_correlations(correlations)),
         "![Published rates](published.png)\n",
         table(_shown_published(published_cells)),
@@ -102,6 +104,13 @@ def _shown_published(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _shown_correlations(correlations: pd.DataFrame) -> pd.DataFrame:
-    intervals = [interval(row.rho, row.low, row.high) for row in correlations.itertuples()]
-    shown = write_numbers(correlations, layer=".0f", p=".3f").assign(Spearman=intervals)
-    return shown[["with", "scope", "layer", "n", "Spearman", "p"]].rename(columns={"with": "contamination with"})
+    intervals = [interval(row.rho, row.low, row.high, row.no_interval) for row in correlations.itertuples()]
+    shown = write_numbers(correlations, layer=".0f", p=".2g", permutation_p=".2g").assign(Spearman=intervals)
+    titles = {"with": "contamination with", "permutation_p": "permutation p"}
+    return shown[["with", "scope", "layer", "n", "Spearman", "p", "permutation_p"]].rename(columns=titles)
+
+
+def _pool(correlations: pd.DataFrame) -> str:
+    """Name the conditions of the pooled numbers, once where several models have the same."""
+    pooled = [names for names in dict.fromkeys(correlations["conditions"].dropna()) if ", " in names]
+    return as_written("; ".join(pooled) or "several conditions")

@@ -1,7 +1,5 @@
 """Tables of what spills, over every point that has run."""
 
-from collections.abc import Sequence
-
 import pandas as pd
 
 from persona_leakage.domain.rates import RATE_COLUMNS
@@ -24,6 +22,7 @@ from persona_leakage.pipelines.scoring.cut import CUT, FINISHED
 
 CELL = ["directive_language", "phrasing"]
 DETECTOR_MARGIN = 0.1  # rates of one language by two detectors that are further apart say that one does not see it
+CORRELATION_COLUMNS = ("with", "scope", "layer", "conditions", "n", "rho", "p", "low", "high", "permutation_p", "no_interval")
 
 
 def tabulate_spill(rates: pd.DataFrame) -> pd.DataFrame:
@@ -132,13 +131,18 @@ def compare_published(spill: pd.DataFrame, published_rates: pd.DataFrame) -> pd.
     return ours.merge(theirs, on=["condition", "directive_language"], suffixes=("", "_published"))
 
 
-def correlate(published_cells: pd.DataFrame, spill: pd.DataFrame, similarities: pd.DataFrame) -> pd.DataFrame:
+def correlate(
+    published_cells: pd.DataFrame, spill: pd.DataFrame, similarities: pd.DataFrame, settings: Settings
+) -> pd.DataFrame:
     """Correlate contamination in bystander cells with the published one, with distance, and with base-model geometry.
 
     Returns:
-        One row a correlation: with (`published`, `typological_distance`, `cosine`), scope (a condition or `all`), layer (of the
-        cosine), n (cells), rho, p, low, high (bootstrap 95% over cells). The cosine is between the directive's and the
-        completion language's centroids in the condition without training.
+        One row a correlation: with (`published`, `typological_distance`, `cosine`), scope (a condition; where there are
+        several, `all` of them, and `within`: both sides ranked within each), layer (of the cosine), conditions (that entered,
+        joined by commas; follow-ups enter neither `all` nor `within`), and as in `pipelines.correlation.Correlation` n (cells),
+        rho, p, low, high (over several conditions these and the directive languages are resampled, crossed), permutation_p
+        (within conditions for `within`) and no_interval. The cosine is between the directive's and the completion language's
+        centroids in the condition without training.
     """
     bystanders = spill[(spill["role"] == "bystander") & (spill["phrasing"] == "all")]
     bystander_cells = published_cells[published_cells["role"] == "bystander"]
@@ -148,14 +152,21 @@ def correlate(published_cells: pd.DataFrame, spill: pd.DataFrame, similarities: 
     rows: list[dict[str, object]] = []
 
     def add(name: str, cells: pd.DataFrame, one: str, other: str, layer: int | None = None) -> None:
-        scopes: Sequence[str] = ["all", *dict.fromkeys(cells["condition"])]
-        for scope in scopes if len(scopes) > 2 else scopes[1:]:
-            chosen = cells if scope == "all" else cells[cells["condition"] == scope]
-            found = correlation(chosen[one].tolist(), chosen[other].tolist())
-            rows.append({"with": name, "scope": scope, "layer": layer, **found._asdict()})
+        studied = cells[~cells["condition"].isin(settings.follow_ups)]
+        pools = {"all": studied, "within": studied} if studied["condition"].nunique() > 1 else {}
+        for scope, chosen in [*pools.items(), *cells.groupby("condition", sort=False)]:
+            conditions = chosen["condition"].tolist()
+            found = correlation(
+                chosen[one].tolist(),
+                chosen[other].tolist(),
+                within=conditions if scope == "within" else None,
+                clusters=[conditions, chosen["directive_language"].tolist()],
+            )
+            entered = ", ".join(dict.fromkeys(conditions))
+            rows.append({"with": name, "scope": scope, "layer": layer, "conditions": entered, **found._asdict()})
 
     add("published", bystander_cells, "rate", "rate_published")
     add("typological_distance", bystanders, "rate", "distance")
     for layer, cells in with_cosine.groupby("layer"):
         add("cosine", cells, "rate", "cosine", int(layer))
-    return pd.DataFrame(rows, columns=["with", "scope", "layer", "n", "rho", "p", "low", "high"]).astype({"layer": "Int64"})
+    return pd.DataFrame(rows, columns=CORRELATION_COLUMNS).astype({"layer": "Int64"})

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from persona_leakage.experiments.marker_leakage.tables import GEOMETRIES
 from persona_leakage.pipelines.reporting.figures import BLUE, INK, RED, blank, draws_as_written, heat_map, in_legend, panels
+from persona_leakage.pipelines.reporting.page import interval
 
 _HOVER = "hover:"
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
@@ -38,7 +39,7 @@ def _scatter(pooled: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
     across = min(3, len(conditions))
     down = -(-len(conditions) // across)
     figure, places = panels(4.2 * across + 1.6, 3.6 * down + 0.4, down, across)
-    of_source = (correlations["scope"] == "source") & (correlations["geometry"] == "cosine")
+    of_source = (correlations["scope"] == "source") & (correlations["geometry"] == "cosine") & (correlations["of"] == "leakage")
     headline = correlations[of_source & correlations["headline"].astype(bool)].set_index("condition")
     for condition, axes in zip(conditions, places, strict=False):
         chosen, column = pooled[pooled["condition"] == condition], f"cosine_l{layers[condition]}"
@@ -100,7 +101,8 @@ def draw_categories(pooled_leakage: pd.DataFrame, categories: pd.DataFrame) -> F
 @draws_as_written
 def draw_layers(correlations: pd.DataFrame) -> Figure:
     """Draw rho by layer with its bootstrap interval, a panel a condition and one for all; base and fine-tuned geometry."""
-    shown = correlations[correlations["scope"].isin(["source", "pooled_ranks"]) & correlations["rho"].notna()]
+    drawn = correlations["scope"].isin(["source", "pooled_ranks"]) & (correlations["of"] == "leakage")
+    shown = correlations[drawn & correlations["rho"].notna()]
     if shown.empty:
         return blank("no correlation is defined")
     conditions = shown["condition"].unique()
@@ -145,4 +147,4 @@ def _say(headline: pd.DataFrame, condition: str) -> str:
     row = headline.loc[condition]
     if pd.isna(row["rho"]):
         return f"correlation undefined (n = {row['n']}; a side does not vary)"
-    return f"rho {row['rho']:.2f} [{row['low']:.2f}, {row['high']:.2f}], n = {row['n']}, {row['at_zero']} at zero"
+    return f"rho {interval(row['rho'], row['low'], row['high'])}, n = {row['n']}, {row['at_zero']} at zero"

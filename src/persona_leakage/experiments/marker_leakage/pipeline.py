@@ -4,7 +4,7 @@ from kedro.pipeline import Pipeline
 
 from persona_leakage.experiments.composition import evaluate, train
 from persona_leakage.experiments.family import Family, Replay
-from persona_leakage.experiments.marker_leakage import figures, tables
+from persona_leakage.experiments.marker_leakage import controls, figures, tables
 from persona_leakage.experiments.marker_leakage.report import write_report
 from persona_leakage.experiments.marker_leakage.settings import NAME, Settings
 from persona_leakage.experiments.marker_leakage.tables import adopt_rates, keep_sources
@@ -17,7 +17,7 @@ _REPORT = Report(
         "leakage": tables.tabulate_leakage, "pooled_leakage": tables.pool_seeds, "correlations": tables.correlate_leakage,
         "sources": tables.tabulate_sources, "by_seed": tables.tabulate_leakage_seeds, "verdicts": tables.judge_claims,
         "categories": tables.tabulate_categories, "most_affected": tables.tabulate_most_affected,
-        "places": tables.tabulate_places, "cut_gaps": tables.compare_cut,
+        "places": tables.tabulate_places, "cut_gaps": tables.compare_cut, "controls": controls.control_leakage,
     },
     {
         ("scatter_figure", "scatter_svg"): figures.draw_scatter, "layers_figure": figures.draw_layers,

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from persona_leakage.experiments.marker_leakage.controls import ALL, CONTROLS
 from persona_leakage.experiments.marker_leakage.tables import GEOMETRIES, NO_SEED
 from persona_leakage.pipelines.reporting.cut import warn_of_cut
 from persona_leakage.pipelines.reporting.opening import is_replay, origin, scope, seeds_note, stale_note
@@ -21,7 +22,7 @@ from persona_leakage.pipelines.reporting.texts import say_outside
 
 def write_report(
     points: pd.DataFrame, sources: pd.DataFrame, correlations: pd.DataFrame, verdicts: pd.DataFrame, by_seed: pd.DataFrame,
-    over_seeds: pd.DataFrame, places: pd.DataFrame, cut_gaps: pd.DataFrame, *, family: str,
+    over_seeds: pd.DataFrame, places: pd.DataFrame, cut_gaps: pd.DataFrame, controls: pd.DataFrame, *, family: str,
 ) -> str:  # fmt: skip
     """Write the report over every current point, as Markdown; every number in it stands in one of the tables."""
     parts = [f"# {family}: where the marker leaks\n"]
@@ -44,9 +45,17 @@ def write_report(
         f"## Does the cosine predict the leakage?{_layers(points)}\n",
         "![Scatter](scatter.png)\n",
         table(_correlations(correlations[headline])),
-        "Every bystander counts once, trained negatives included. The interval is a bootstrap over bystanders, the permutation "
-        "p two-sided. A correlation is undefined where a side does not vary.\n",
+        "Every bystander counts once, trained negatives included. The interval of a source is a bootstrap over its bystanders. "
+        f"What is over `all` is over {_pools(correlations)}: sources and personas are resampled, crossed, and p is of the same "
+        "bootstrap; the permutation p (within sources for `pooled_ranks`) takes bystanders as independent. A correlation is "
+        "undefined where a side does not vary, an interval with fewer than 7 bystanders or 5 sources.\n",
         *write_seeds(over_seeds, by_seed),
+        "## Does it say more than simpler things?\n",
+        "Spearman of leakage with the cosine in the base model (raw), with a control, and with the cosine given the control "
+        f"(partial): {'; '.join(f'`{name}`, {said}' for name, said in CONTROLS.items())}. `all` has those known of every "
+        "bystander.\n",
+        table(_controls(controls[controls["n"] > 0])),
+        *_uncontrolled(controls),
         "## Layers\n",
         "![Layers](layers.png)\n",
         table(_correlations(correlations[~headline & (correlations["scope"] != "point")])),
@@ -133,12 +142,39 @@ def _texts(sources: pd.DataFrame) -> pd.DataFrame:
 def _correlations(correlations: pd.DataFrame) -> pd.DataFrame:
     shown = write_numbers(correlations, p=".2g", permutation_p=".2g").assign(
         geometry=correlations["geometry"].map(GEOMETRIES),
-        Spearman=[interval(row.rho, row.low, row.high) for row in correlations.itertuples()],
+        Spearman=[interval(row.rho, row.low, row.high, row.no_interval) for row in correlations.itertuples()],
         Pearson=[interval(row.r, row.r_low, row.r_high) for row in correlations.itertuples()],
     )
     titles = {"geometry": "cosine in", "permutation_p": "permutation p", "at_zero": "at zero"}
-    columns = ["geometry", "layer", "n", "Spearman", "p", "permutation_p", "Pearson", "tied", "at_zero"]
+    columns = ["of", "geometry", "layer", "n", "Spearman", "p", "permutation_p", "Pearson", "tied", "at_zero"]
     return shown[["scope", "condition", "seed", *columns]].rename(columns=titles)
+
+
+def _controls(controls: pd.DataFrame) -> pd.DataFrame:
+    rows = list(controls.itertuples())
+    shown = write_numbers(controls, p=".2g", partial_p=".2g").assign(
+        raw=[interval(row.rho, row.low, row.high) for row in rows],
+        alone=["" if row.control == ALL else interval(row.control_rho, row.control_low, row.control_high) for row in rows],
+        partial=[interval(row.partial_rho, row.partial_low, row.partial_high, row.no_interval) for row in rows],
+    )
+    titles = {"alone": "with the control", "partial_p": "partial p"}
+    return shown[["scope", "condition", "of", "control", "n", "raw", "p", "alone", "partial", "partial_p"]].rename(
+        columns=titles
+    )
+
+
+def _uncontrolled(controls: pd.DataFrame) -> list[str]:
+    """Say which controls are unknown everywhere."""
+    most = controls.groupby("control", sort=False)["n"].max()
+    names = [f"`{name}`" for name in most[most == 0].index if name != ALL]
+    said = "as prompts, how completions ended, or other sources are unknown"
+    return [f"**Not controlled**, {said}: {', '.join(names)}.\n"] if names else []
+
+
+def _pools(correlations: pd.DataFrame) -> str:
+    """Name the conditions of the pooled numbers."""
+    pooled = correlations[correlations["scope"].str.startswith("pooled")]
+    return as_written("; ".join(dict.fromkeys(pooled["conditions"].dropna())) or "one source")
 
 
 def _places(places: pd.DataFrame) -> pd.DataFrame:

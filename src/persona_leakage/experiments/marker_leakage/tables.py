@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from itertools import product
 
 import pandas as pd
 
@@ -46,7 +47,8 @@ SOURCE_COLUMNS = (
 )  # fmt: skip
 _ELSEWHERE = "elsewhere"
 NO_SEED = "-"  # an empty one would be lost in a CSV file
-CORRELATION_COLUMNS = ("scope", "condition", "seed", "geometry", "layer", "headline", *Correlation._fields)
+CORRELATION_COLUMNS = ("scope", "condition", "seed", "of", "geometry", "layer", "headline", "conditions", *Correlation._fields)
+OF = {"leakage": "rate", "leakage:finished": "finished_rate"}  # kind of leakage → its column
 CATEGORY_COLUMNS = ("condition", "category", "personas", "bystanders", "mean")
 AFFECTED_COLUMNS = ("condition", "place", "persona", *RATE_COLUMNS)
 GEOMETRIES = {"cosine": "base model", "tuned": "fine-tuned model"}
@@ -210,46 +212,67 @@ def pool_seeds(leakage: pd.DataFrame) -> pd.DataFrame:
     return pooled.join(add_counts(grouped, _PREFIXES)).reset_index()[list(leakage.columns)]
 
 
-def correlate_leakage(leakage: pd.DataFrame) -> pd.DataFrame:
+def correlate_leakage(leakage: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """Correlate bystanders' leakage with their cosine to the source.
 
     Returns:
         One row a correlation. Scopes: `source` (one condition, seeds pooled), `pooled` (all sources, seeds pooled),
-        `pooled_ranks` (the same after ranking both sides within each source), and at the headline layer `category:<name>` and
+        `pooled_ranks` (the same with both sides ranked within each source), and at the headline layer `category:<name>` and
         `related` (bystanders related to the source), over all sources, and `point` (one condition and seed, where any condition
-        has several). geometry: `cosine` (base model) or `tuned` (fine-tuned model); headline (layer is the one that the report
-        leads with); n is bystanders, and the rest as in `pipelines.correlation.Correlation`.
+        has several). What is over all sources leaves out follow-ups and resamples sources and personas, crossed. of: `leakage`,
+        or `leakage:finished` (over completions that were not cut), where it is known; geometry: `cosine` (base model) or
+        `tuned` (fine-tuned model); headline (layer is the one that the report leads with); conditions (that entered, joined by
+        commas); n is bystanders, and the rest as in `pipelines.correlation.Correlation`.
     """
     bystanders = leakage[leakage["role"] != "source"]
     pooled = pool_seeds(bystanders)
+    studied = choose_headline_pool(pooled, settings)
     several_seeds = len(bystanders) and bystanders.groupby("condition")["seed"].nunique().max() > 1
     headline_layer = leakage["headline_layer"].max()  # the same in every row
     rows: list[tuple[object, ...]] = []
 
-    def add(scope: str, condition: str, seed: object, column: str, chosen: pd.DataFrame) -> None:
-        known = chosen[chosen[column].notna() & chosen["rate"].notna()]
+    def add(scope: str, condition: str, seed: object, of: str, column: str, chosen: pd.DataFrame) -> None:
+        known = chosen[chosen[column].notna() & chosen[OF[of]].notna()]
         geometry, layer = column.split("_l")
-        result = correlation(known["rate"].tolist(), known[column].tolist())
-        rows.append((scope, condition, seed, geometry, int(layer), int(layer) == headline_layer, *result))
+        entered = ", ".join(dict.fromkeys(known["condition"]))
+        result = correlation(
+            known[OF[of]].tolist(),
+            known[column].tolist(),
+            within=known["condition"].tolist() if scope == "pooled_ranks" else None,
+            clusters=[known["condition"].tolist(), known["persona"].tolist()],
+        )
+        rows.append((scope, condition, seed, of, geometry, int(layer), int(layer) == headline_layer, entered, *result))
 
-    for column in [name for name in leakage if name not in LEAKAGE_COLUMNS]:
-        if bystanders[column].isna().all():
-            continue
+    for column, of in product(cosines_of(bystanders), [of for of in OF if is_known(bystanders, of)]):
         headline = int(column.split("_l")[1]) == headline_layer
         if several_seeds and headline:
             for (condition, seed), chosen in bystanders.groupby(["condition", "seed"], sort=False):
-                add("point", condition, seed, column, chosen)
+                add("point", condition, seed, of, column, chosen)
         for condition, chosen in pooled.groupby("condition", sort=False):
-            add("source", condition, chosen["seed"].iloc[0], column, chosen)
-        if pooled["condition"].nunique() > 1:
-            add("pooled", "all", "all", column, pooled)
-            ranks = pooled.groupby("condition")[["rate", column]].rank()
-            add("pooled_ranks", "all", "all", column, ranks)
+            add("source", condition, chosen["seed"].iloc[0], of, column, chosen)
+        if studied["condition"].nunique() > 1:
+            add("pooled", "all", "all", of, column, studied)
+            add("pooled_ranks", "all", "all", of, column, studied)
         if headline:
-            for category, chosen in pooled.groupby("category", sort=False):
-                add(f"category:{category}", "all", "all", column, chosen)
-            add("related", "all", "all", column, pooled[is_related(pooled)])
+            for category, chosen in studied.groupby("category", sort=False):
+                add(f"category:{category}", "all", "all", of, column, chosen)
+            add("related", "all", "all", of, column, studied[is_related(studied)])
     return pd.DataFrame(rows, columns=CORRELATION_COLUMNS)
+
+
+def choose_headline_pool(leakage: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Leave out follow-ups; in a replay the file names its own conditions, of which none is one."""
+    return leakage[~leakage["condition"].isin(settings.follow_ups) | (leakage["seed"] == NO_SEED)]
+
+
+def cosines_of(leakage: pd.DataFrame) -> list[str]:
+    """Name the columns with cosines, of which any is known."""
+    return [name for name in leakage if name.startswith(("cosine_l", "tuned_l")) and leakage[name].notna().any()]
+
+
+def is_known(leakage: pd.DataFrame, of: str) -> bool:
+    """Tell whether any row has a rate of this kind."""
+    return OF[of] in leakage and bool(leakage[OF[of]].notna().any())
 
 
 def is_related(leakage: pd.DataFrame) -> pd.Series:
@@ -333,6 +356,7 @@ def tabulate_leakage_seeds(sources: pd.DataFrame, correlations: pd.DataFrame) ->
     counted = {"source": "", "source, finished": FINISHED_, "source, cut": CUT_}
     means = {"mean of bystanders": "mean_bystander", "mean of bystanders, finished": "mean_finished"}
     rates = keep_seeds(sources, ["condition"], counted, means)
+    correlations = correlations[correlations["of"] == "leakage"]
     points = correlations[correlations["scope"] == "point"]
     points = points if len(points) else correlations[correlations["scope"] == "source"]  # of one seed each
     parts = [

@@ -12,6 +12,7 @@ from persona_leakage.domain.rates import Proportion, difference, proportion
 from persona_leakage.pipelines.correlation import correlation
 from persona_leakage.pipelines.reporting.page import interval
 
+SIGNIFICANT = 0.05
 _NO_ROWS = pd.DataFrame()
 
 
@@ -89,18 +90,21 @@ def _order(claim: RankOrder, spill: pd.DataFrame) -> Verdict:
     chosen = spill[spill["condition"].isin(claim.conditions) & (spill["role"] == "bystander") & (spill["phrasing"] == "all")]
     rate = {"contamination": "rate", "following": "following_rate"}[claim.metric]
     predictor = {"typological_distance": "distance"}[claim.predictor]
-    n, rho, p, low, high, *_ = correlation(chosen[rate].tolist(), chosen[predictor].tolist())
-    below, above = high < 0, low > 0
-    side, fails, holds = ("below", above, below) if claim.direction == "falls" else ("above", below, above)
+    known = chosen[chosen[rate].notna()]
+    conditions, languages = known["condition"].tolist(), known["directive_language"].tolist()
+    found = correlation(known[rate].tolist(), known[predictor].tolist(), within=conditions, clusters=[conditions, languages])
+    sure, falls = found.permutation_p < SIGNIFICANT, claim.direction == "falls"
+    shown = interval(found.rho, found.low, found.high, found.no_interval)
     return _decide(
-        f"Spearman of bystander {claim.metric} with {claim.predictor}: 95% interval wholly {side} 0",
-        f"undefined over {n} cells (too few, or no variation)"
-        if math.isnan(rho)
-        else f"rho {interval(rho, low, high)}, p {p:.3f}, n {n} cells",
+        f"Spearman of bystander {claim.metric} with {claim.predictor}, ranked within each condition: "
+        f"{'below' if falls else 'above'} 0, permutation p within conditions below {SIGNIFICANT}",
+        f"undefined over {found.n} cells (too few, or no variation)"
+        if math.isnan(found.rho)
+        else f"rho {shown}, permutation p {found.permutation_p:.2g}, n {found.n} cells within {len(set(conditions))}",
         claim.conditions,
         chosen["condition"],
-        fails=fails,
-        holds=holds,
+        fails=sure and (found.rho > 0) == falls,
+        holds=sure and (found.rho < 0) == falls,
     )
 
 
@@ -110,16 +114,33 @@ def _predicts(claim: CosinePredicts, correlations: pd.DataFrame) -> Verdict:
         & (correlations["geometry"] == claim.geometry)
         & (correlations["layer"] == claim.layer)
         & correlations["condition"].isin(claim.conditions)
+        & ((correlations["of"] == "leakage") | (correlations["n"] > 0))  # how completions ended may be unknown
+    ]
+    adjusted = pd.concat([_adjust(rows) for _, rows in chosen.groupby("of", sort=False)] or [chosen.assign(holm=math.nan)])
+    sure = adjusted["holm"] < SIGNIFICANT
+    below = (sure & (adjusted["rho"] < 0)).groupby(adjusted["condition"]).all()
+    shown = [
+        f"{'' if row.of == 'leakage' else 'finished texts: '}{row.condition} "
+        f"{interval(row.rho, row.low, row.high, row.no_interval)} (n {row.n}"
+        + (")" if math.isnan(row.rho) else f", p {row.p:.2g}, Holm {row.holm:.2g})")
+        for row in adjusted.itertuples()
     ]
     return _decide(
-        f"in every condition, Spearman of bystander leakage with the {claim.geometry} at layer {claim.layer}: 95% interval "
-        "wholly above 0",
-        "; ".join(f"{row.condition} {interval(row.rho, row.low, row.high)} (n {row.n})" for row in chosen.itertuples()),
+        f"in every condition, Spearman of bystander leakage with the {claim.geometry} at layer {claim.layer}: above 0, "
+        f"two-sided p below {SIGNIFICANT} after Holm over conditions; over finished texts too where known",
+        "; ".join(shown),
         claim.conditions,
-        chosen["condition"],
-        fails=bool((chosen["high"] < 0).any()),
-        holds=bool((chosen["low"] > 0).all()),  # an undefined one is NaN and does not hold
+        adjusted["condition"],
+        fails=bool(below.any()),
+        holds=bool((sure & (adjusted["rho"] > 0)).all()),
     )
+
+
+def _adjust(correlations: pd.DataFrame) -> pd.DataFrame:
+    """Adjust p values for their number (Holm 1979); an undefined one counts as 1."""
+    from statsmodels.stats.multitest import multipletests  # slow to import, and only tables need it
+
+    return correlations.assign(holm=multipletests(correlations["p"].fillna(1), method="holm")[1])
 
 
 def _same(claim: SameRates, rates: pd.DataFrame) -> Verdict:

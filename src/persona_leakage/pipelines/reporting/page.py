@@ -86,6 +86,10 @@ def number(value: float, form: str) -> str:
     return "" if pd.isna(value) else f"{value:{form}}"
 
 
-def interval(value: float, low: float, high: float) -> str:
-    """Say a correlation with its interval; one that is not known is undefined."""
-    return "undefined" if pd.isna(value) else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+def interval(value: float, low: float, high: float, why: str = "") -> str:
+    """Say a correlation with its interval, or why it has none; one that is not known is undefined."""
+    if pd.isna(value):
+        return "undefined"
+    if pd.isna(low):
+        return f"{value:.2f} (no interval{f': {why}' if why else ''})"
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
