@@ -65,7 +65,7 @@ class Settings(MarkerSettings):
         personas = {one.persona for one in roster.personas}
         for asked in {one.question_set for one in self.conditions.values() if one.source is None and one.question_set}:
             if (source := name.removesuffix(f"_{asked}")) != name and source in personas and name not in personas:
-                return Condition(source=source, question_set=asked)
+                return Condition(source=source, question_set=asked, follow_up=True)
         return Condition(source=self.persona_of(name, name, roster).persona)
 
     def evaluation_of(self, condition: Condition, roster: Roster) -> Evaluation:
