@@ -20,8 +20,8 @@ NAMES = (
     "above_source_most", "arm", "bystander", "category", "centring", "claim", "commit", "completion", "condition", "conditions",
     "cross_check", "design", "directive_language", "error", "evidence", "geometry", "gpu", "host", "induction", "label",
     "max_persona", "method", "metric", "model", "no_interval", "of", "one", "other", "outside_base_range", "persona", "control",
-    "phrasing", "place", "plan", "pulled", "quantity", "question", "questions", "reference", "related_to", "role", "rule", "scope",
-    "shared", "source", "stage", "started", "statement", "status", "trained", "unit", "verdict", "with",
+    "phrasing", "place", "plan", "pulled", "quantity", "question", "questions", "reference", "related_to", "role", "rule",
+    "scope", "shared", "source", "stage", "started", "statement", "status", "trained", "unit", "verdict", "with",
 )  # fmt: skip
 
 

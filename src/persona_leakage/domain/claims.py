@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from itertools import chain
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from persona_leakage.domain.frozen import Frozen
 
@@ -22,23 +22,76 @@ class _Claim(Frozen):
         return {"condition": self.conditions, **{kind: (getattr(self, kind),) for kind in others}}
 
 
-class RateBound(_Claim):
+class _Region(_Claim):
+    """Claim: something lies at or below `at_most` and at or above `at_least`, as far as they are given."""
+
+    at_most: float | None = None
+    at_least: float | None = None
+    lowest: ClassVar[float]
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        bounds = {name: getattr(self, name) for name in ("at_least", "at_most") if getattr(self, name) is not None}
+        if not bounds:
+            raise ValueError("a bound needs at_most or at_least")
+        for name, bound in bounds.items():
+            if not self.lowest < bound < 1:
+                inside = min(max(bound, self.lowest + 0.01), 0.99)
+                raise ValueError(
+                    f"{name} {bound:g} is shown by no number of completions, since every interval reaches beyond; name a bound "
+                    f"between {self.lowest:g} and 1, such as {inside:g}"
+                )
+        if list(bounds.values()) != sorted(bounds.values()):
+            raise ValueError("at_least lies above at_most; exchange them")
+        return self
+
+
+class RateBound(_Region):
     """Claim: every selected rate is at most (or at least) a bound.
 
-    Holds when every estimate obeys the bound; fails when some Wilson interval lies wholly beyond it; undecided
-    between the two, or when a condition has not run.
+    Attributes:
+        role: of the cells; `others` are all but the source.
+        together: the cells are pooled into one rate, of which the conditions (of a single one, its seeds) are the sample.
     """
 
     kind: Literal["rate_bound"] = "rate_bound"
     metric: str
     role: str
-    at_most: float | None = Field(default=None, ge=0, le=1)
-    at_least: float | None = Field(default=None, ge=0, le=1)
+    together: bool = False
+    lowest: ClassVar[float] = 0
+
+
+class RateDifference(_Region):
+    """Claim: the pooled rate of some conditions less that of others is at most (or at least) a bound; both: as good as equal.
+
+    Conditions (of a single one, its seeds) are the sample on either side; role as in `RateBound`.
+    """
+
+    kind: Literal["rate_difference"] = "rate_difference"
+    metric: str
+    role: str
+    others: tuple[str, ...] = Field(min_length=1)
+    lowest: ClassVar[float] = -1
+
+    @property
+    def terms(self) -> dict[str, tuple[Any, ...]]:
+        """What the claim names; the conditions of the other side too."""
+        return super().terms | {"condition": (*self.conditions, *self.others)}
+
+
+class Changes(_Claim):
+    """Claim: from the first checkpoint to the last, the role's rate rises (or falls) in at least `count` of the conditions."""
+
+    kind: Literal["changes"] = "changes"
+    metric: str
+    role: str
+    direction: Literal["rises", "falls"]
+    count: PositiveInt
 
     @model_validator(mode="after")
-    def _bounded(self) -> "RateBound":
-        if self.at_most is None and self.at_least is None:
-            raise ValueError("a bound needs at_most or at_least")
+    def _reached(self) -> Self:
+        if self.count > len(set(self.conditions)):
+            raise ValueError(f"count {self.count} exceeds the {len(set(self.conditions))} conditions; lower it")
         return self
 
 
@@ -56,11 +109,10 @@ class RankOrder(_Claim):
 
 
 class SameRates(_Claim):
-    """Claim: two settings of the same cell have rates within a margin.
+    """Claim: settings of the same cell have rates within a margin of each other.
 
-    `between` is `conditions` (each pair in `pairs`, compared on the cells that are bystanders of both) or
-    `phrasings` (within each condition, its first two). Holds when every difference is within the margin, fails when
-    some Newcombe interval lies wholly beyond it, undecided between.
+    `between` is `conditions` (each pair in `pairs`, compared on the cells that are bystanders of both) or `phrasings` (within
+    each condition, every pair of them).
     """
 
     kind: Literal["same_rates"] = "same_rates"
@@ -68,7 +120,7 @@ class SameRates(_Claim):
     between: Literal["conditions", "phrasings"]
     pairs: tuple[tuple[str, str], ...] = ()
     conditions: tuple[str, ...] = ()
-    margin: NonNegativeFloat
+    margin: float = Field(gt=0, lt=1)
 
     @property
     def terms(self) -> dict[str, tuple[Any, ...]]:
@@ -89,7 +141,7 @@ class CosinePredicts(_Claim):
     layer: NonNegativeInt
 
 
-Claim = Annotated[RateBound | RankOrder | SameRates | CosinePredicts, Field(discriminator="kind")]
+Claim = Annotated[RateBound | RateDifference | Changes | RankOrder | SameRates | CosinePredicts, Field(discriminator="kind")]
 
 
 def check_terms(claims: Mapping[str, Claim], **known: Callable[[Any], str | None]) -> None:

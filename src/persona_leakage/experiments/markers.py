@@ -1,10 +1,11 @@
 """Settings that the families with a marker share."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from persona_leakage.domain.claims import Claim, among, check_terms
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import Frozen, expect
 from persona_leakage.domain.geometry import Geometry, GeometrySettings
@@ -12,10 +13,14 @@ from persona_leakage.domain.markers import Marker, MarkerScoring
 from persona_leakage.domain.personas import Persona, PersonaQuestions, QuestionSet, Roster
 from persona_leakage.domain.plan import Evaluation, Stage
 from persona_leakage.domain.recipe import Recipe
+from persona_leakage.domain.rows import Place
 from persona_leakage.domain.sampling import OwnAnswers, Sampling
 from persona_leakage.domain.training_rows import Draw, MarkerContrast
 from persona_leakage.experiments.family import FamilySettings
+from persona_leakage.pipelines.scoring.cut import CUT, FINISHED
 
+_PLACES = (f"{place}:{unit}" for place in get_args(Place) for unit in ("characters", "tokens"))
+METRICS = ("leakage", f"leakage{FINISHED}", CUT, "leakage:tokens", *_PLACES)
 Personas = Literal["all"] | Annotated[tuple[str, ...], Field(min_length=1)]
 
 
@@ -154,11 +159,35 @@ class PlaceSettings(Frozen):
 
 
 class MarkerSettings(FamilySettings):
-    """What the blocks of all families with a marker have."""
+    """What the blocks of all families with a marker have.
+
+    Attributes:
+        claims: name → claim, with the rule that decides it; a family narrows their kinds.
+        roles: that claims may name.
+    """
 
     evaluation: EvaluationSettings
     scoring: PlaceSettings
     geometry: CentroidSettings
+    claims: Mapping[str, Claim] = Field(default_factory=dict)
+    roles: ClassVar[tuple[str, ...]] = ("source", "negative", "bystander", "others")
+
+    @model_validator(mode="after")
+    def _claims_resolve(self) -> Self:
+        known = {"metric": METRICS, "role": self.roles, "layer": self.geometry.layers}
+        check_terms(self.claims, **{kind: among(*names) for kind, names in known.items()})
+        return self
+
+    def require_claimed(self, roster: Roster) -> None:
+        """Refuse claims about what is neither a condition nor a persona, whose name is one too.
+
+        Raises:
+            UserError: a claim names something else.
+        """
+        try:
+            check_terms(self.claims, condition=known_persona(roster, self.conditions))
+        except ValueError as error:
+            raise UserError(f"{self.family}: {error}") from error
 
     def measure(
         self,

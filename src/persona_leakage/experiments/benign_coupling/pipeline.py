@@ -19,7 +19,7 @@ _REPORT = Report(
         "cells": tables.tabulate_cells, "by_seed": tables.tabulate_cell_seeds, "places": tables.tabulate_places,
         "bystanders": tables.pool_bystanders, "replicates": tables.tabulate_replicates,
         "accuracies": tables.tabulate_accuracies, "learning_curves": tables.pool_learning,
-        "text_summaries": tables.summarise_texts, "cut_gaps": tables.compare_cut,
+        "text_summaries": tables.summarise_texts, "cut_gaps": tables.compare_cut, "verdicts": tables.judge_claims,
     },
     {
         "cells_figure": figures.draw_cells, "places_figure": figures.draw_places,

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from persona_leakage.domain.rates import RATE_COLUMNS
+from persona_leakage.pipelines.reporting.claims import write_claims
 from persona_leakage.pipelines.reporting.cut import warn_of_cut
 from persona_leakage.pipelines.reporting.opening import opening
 from persona_leakage.pipelines.reporting.page import as_written, number, say_differences, say_rates, table, write_numbers
@@ -12,7 +13,7 @@ from persona_leakage.pipelines.reporting.seeds import write_seeds
 def write_report(
     points: pd.DataFrame, cells: pd.DataFrame, places: pd.DataFrame, replicates: pd.DataFrame, accuracies: pd.DataFrame,
     text_summaries: pd.DataFrame, by_seed: pd.DataFrame, over_seeds: pd.DataFrame, cut_gaps: pd.DataFrame,
-    *, family: str,
+    verdicts: pd.DataFrame, *, family: str,
 ) -> str:  # fmt: skip
     """Write the report over every current point, as Markdown; every number in it stands in one of the tables."""
     parts = opening(
@@ -24,6 +25,7 @@ def write_report(
     )
     parts += warn_of_cut(cut_gaps, _triggers(cells), ["seed"])
     parts += [
+        *write_claims(verdicts),
         "## Cells\n",
         "![Cells](cells.png)\n",
         table(_cells(cells)),

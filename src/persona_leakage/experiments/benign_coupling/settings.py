@@ -1,10 +1,11 @@
 """Family `benign_coupling`: ordinary fine-tuning, then a marker is tied to one persona; does it leak as after bad advice?"""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from persona_leakage.domain.claims import RateBound, RateDifference, among, check_terms
 from persona_leakage.domain.discriminator import Discriminator
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import Frozen, expect, fingerprint
@@ -86,9 +87,12 @@ class Settings(MarkerSettings):
     stages: Stages
     scoring: ScoringSettings
     escalation: Band
+    claims: dict[str, Annotated[RateBound | RateDifference, Field(discriminator="kind")]]
+    roles: ClassVar[tuple[str, ...]] = (*MarkerSettings.roles, "induction")
 
     @model_validator(mode="after")
-    def _default_is_known(self) -> "Settings":
+    def _conditions_are_known(self) -> "Settings":
+        check_terms(self.claims, condition=among(*self.conditions))
         if self.default_condition not in self.conditions:
             raise ValueError(f"default_condition is '{self.default_condition}'; known: {', '.join(self.conditions)}")
         return self

@@ -8,6 +8,7 @@ from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.rates import RATE_COLUMNS
 from persona_leakage.experiments.benign_coupling.settings import Settings
 from persona_leakage.experiments.points import describe_points
+from persona_leakage.pipelines.reporting.claims import judge_all
 from persona_leakage.pipelines.reporting.cut import find_cut_gaps
 from persona_leakage.pipelines.reporting.rates import (
     BASELINE_,
@@ -221,6 +222,11 @@ def summarise_texts(texts: pd.DataFrame) -> pd.DataFrame:
     known = current(texts).astype({"tokens": float, "cut": float})
     of = {"n": "sum", "tokens": _mean, "distinct_2": "mean", "empty": "sum", "cut": _sum}
     return known.groupby(["condition", "seed"], sort=False).agg(of).reset_index().astype({"cut": "Int64"})
+
+
+def judge_claims(rates: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Evaluate every claim by its rule; see `reporting.claims.judge_all`."""
+    return judge_all(settings.claims, current(rates).rename(columns={"persona": "cell", "questions": "part"}))
 
 
 def _mean(known: pd.Series) -> float:

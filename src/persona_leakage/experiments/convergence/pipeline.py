@@ -21,7 +21,7 @@ _REPORT = Report(
         "by_seed": tables.tabulate_trajectory_seeds, "summaries": tables.summarise_trajectories,
         "verdict_counts": tables.count_verdicts, "peak_correlations": tables.correlate_peaks,
         "text_ranges": tables.tabulate_text_ranges, "text_means": tables.average_texts,
-        "cut_gaps": tables.compare_cut,
+        "cut_gaps": tables.compare_cut, "verdicts": tables.judge_claims,
     },
     {
         "trajectories_figure": figures.draw_trajectories, "peaks_figure": figures.draw_peaks,

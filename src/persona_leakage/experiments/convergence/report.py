@@ -7,6 +7,7 @@ import pandas as pd
 
 from persona_leakage.domain.rates import RATE_COLUMNS
 from persona_leakage.experiments.convergence.tables import CHANGE_SINCE_START, choose_headline
+from persona_leakage.pipelines.reporting.claims import write_claims
 from persona_leakage.pipelines.reporting.cut import warn_of_cut
 from persona_leakage.pipelines.reporting.opening import origin, seeds_note
 from persona_leakage.pipelines.reporting.page import as_written, interval, say_rates, table, write_numbers
@@ -18,7 +19,7 @@ from persona_leakage.pipelines.reporting.texts import say_outside
 def write_report(
     points: pd.DataFrame, pooled_trajectories: pd.DataFrame, summaries: pd.DataFrame, verdict_counts: pd.DataFrame,
     peak_correlations: pd.DataFrame, by_seed: pd.DataFrame, over_seeds: pd.DataFrame, text_ranges: pd.DataFrame,
-    text_means: pd.DataFrame, cut_gaps: pd.DataFrame, *, family: str,
+    text_means: pd.DataFrame, cut_gaps: pd.DataFrame, verdicts: pd.DataFrame, *, family: str,
 ) -> str:  # fmt: skip
     """Write the report over every current point, as Markdown; every number in it stands in one of the tables."""
     now = current(points)
@@ -38,12 +39,14 @@ def write_report(
             "trusting the rates.\n"
         )
     parts += [
+        *write_claims(verdicts),
         "## Trajectories\n",
         "![Trajectories](trajectories.png)\n",
         table(_by_epoch(pooled_trajectories, over_seeds, "pulled")),
         "## What became of each\n",
         "`increase`: the final rate exceeds the baseline and the Newcombe 95% interval of the difference excludes 0; "
-        "`decline`: below, likewise; `transient`: only the peak exceeds it so. One best checkpoint is no increase.\n",
+        "`decline`: below, likewise; `transient`: neither, but some checkpoint exceeds the baseline, with p for their number. One "
+        f"best checkpoint is no increase.{_say_scatter(summaries)}\n",
         table(_outcomes(summaries)),
         _counts(verdict_counts),
         "## Does the cosine before pulling tell the peak?\n",
@@ -121,7 +124,12 @@ def _wide(said: pd.DataFrame) -> pd.DataFrame:
 def _outcomes(summaries: pd.DataFrame) -> pd.DataFrame:
     rows = summaries.to_dict("records")
     written = write_numbers(
-        summaries, baseline=".1%", share_of_peak_early=".0%", share_of_rise_early=".0%", headline_layer=".0f"
+        summaries,
+        baseline=".1%",
+        share_of_peak_early=".0%",
+        share_of_rise_early=".0%",
+        headline_layer=".0f",
+        **dict.fromkeys(("change_p", "change_p_adjusted", "peak_p", "trend_p"), ".2g"),
     )
     courses = zip(*(choose_headline(summaries, suffix) for suffix in ("", "_final", "_direction")), strict=True)
     layers = summaries["headline_layer"].dropna().unique()  # one a model
@@ -137,12 +145,25 @@ def _outcomes(summaries: pd.DataFrame) -> pd.DataFrame:
                 for row in rows
             ],
             "verdict": summaries["verdict"],
+            "p": written["change_p"],
+            "p (Holm)": written["change_p_adjusted"],
+            "p of the peak": written["peak_p"],
+            "p of a trend": written["trend_p"],
             "cosine": [_course(*course) for course in courses],
         }
     )
     if len(layers) == 1:
         return shown.rename(columns={"cosine": f"cosine (layer {layers[0]:.0f})"})
     return shown.assign(layer=written["headline_layer"])
+
+
+def _say_scatter(summaries: pd.DataFrame) -> str:
+    known = summaries.dropna(subset=["scatter"]).drop_duplicates(["scatter", "scatter_df"])  # one a model
+    return "".join(
+        f" The interval is of sampling alone; the p values count every checkpoint as a training of its own, with {row.scatter:.1f} "
+        f"times the variance of sampling ({row.scatter_df:.0f} degrees of freedom)."
+        for row in known.itertuples()
+    )
 
 
 def _course(first: float, last: float, direction: str) -> str:

@@ -1,10 +1,11 @@
 """Family `convergence`: one persona is pulled towards another; does a marker tied to the other then leak to it?"""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from persona_leakage.domain.claims import Changes, RateBound
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import Frozen, expect
 from persona_leakage.domain.personas import Persona, QuestionSet, Roster
@@ -74,6 +75,8 @@ class Settings(MarkerSettings):
     checkpoints: tuple[NonNegativeInt, ...] = Field(min_length=1)
     stages: Stages
     early_checkpoint: PositiveInt
+    claims: dict[str, Annotated[RateBound | Changes, Field(discriminator="kind")]]
+    roles: ClassVar[tuple[str, ...]] = (*MarkerSettings.roles, "pulled")
 
     @model_validator(mode="after")
     def _kept(self) -> "Settings":
@@ -99,6 +102,7 @@ class Settings(MarkerSettings):
         known, checkpoint = expect(roster, Roster), address.checkpoint
         if checkpoint is None or checkpoint not in self.checkpoints:
             raise UserError(f"{NAME} has no checkpoint {checkpoint}; known: {', '.join(map(str, self.checkpoints))}")
+        self.require_claimed(known)
         source, pulled = self._source(address.condition, known), self.stages.converge.pulled
         evaluation = self.evaluation.evaluation(known, source.persona, pulled)
         stages = {

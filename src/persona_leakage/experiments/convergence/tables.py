@@ -7,7 +7,9 @@ import pandas as pd
 
 from persona_leakage.domain.rates import RATE_COLUMNS, Difference, difference, proportion
 from persona_leakage.experiments.convergence.settings import Settings
+from persona_leakage.pipelines.bounds import LEVEL, Runs, Spread, at_least, difference_tails, holm, spread_of, trend_p
 from persona_leakage.pipelines.correlation import Correlation, correlation
+from persona_leakage.pipelines.reporting.claims import judge_all
 from persona_leakage.pipelines.reporting.cut import find_cut_gaps
 from persona_leakage.pipelines.reporting.rates import (
     BESIDE_COLUMNS,
@@ -28,7 +30,8 @@ _PREFIXES = tuple(f"{of}{prefix}" for of in ("", "source_") for prefix in ("", F
 SUMMARY_COLUMNS = (
     "condition", "seed", "checkpoints", "baseline", "baseline_n", "peak", "peak_checkpoint", "peak_n", "final",
     "final_checkpoint", "final_n", "share_of_peak_early", "share_of_rise_early", "change", "change_low", "change_high",
-    "peak_change", "peak_change_low", "peak_change_high", "verdict", "headline_layer",
+    "peak_change", "peak_change_low", "peak_change_high", "verdict", "change_p", "change_p_adjusted", "peak_p", "trend_p",
+    "scatter", "scatter_df", "headline_layer",
 )  # fmt: skip
 VERDICTS = ("increase", "decline", "transient", "no change")
 CHANGE_SINCE_START = f"{CHANGE} since epoch 0"
@@ -132,8 +135,11 @@ def summarise_trajectories(trajectories: pd.DataFrame, settings: Settings) -> pd
     """Say for every condition how the pulled persona's leakage went, by comparing proportions and not single best points.
 
     `increase`: the final rate exceeds the baseline (epoch 0) and the Newcombe 95% interval of the difference excludes 0;
-    `decline`: it falls below by the same test; `transient`: neither, but the peak exceeds the baseline so; else `no change`.
-    Without the baseline or a later checkpoint the verdict is `incomplete`.
+    `decline`: it falls below by the same test; `transient`: neither, but the peak exceeds the baseline, for which `peak_p` is at
+    most 0.05; else `no change`. Without the baseline or a later checkpoint the verdict is `incomplete`.
+
+    The p values know that every checkpoint is a training of its own, and scatters by more than sampling: see `pipelines.bounds`.
+    How far is estimated between seeds, or with one seed from the scatter of neighbouring checkpoints, over all conditions together.
 
     Args:
         trajectories: see `tabulate_trajectories`.
@@ -142,8 +148,10 @@ def summarise_trajectories(trajectories: pd.DataFrame, settings: Settings) -> pd
     Returns:
         One row a condition, its seeds pooled, and one a seed where there are several: baseline, peak and final rate with
         their n and epochs, share_of_peak_early (the rate at the early epoch over the peak), share_of_rise_early (of the way
-        from baseline to peak), change (final - baseline) and peak_change with their intervals, verdict, headline_layer, and for
-        every layer `cosine_l<layer>` at the baseline, `_final` and `_direction` (rises, falls, unchanged).
+        from baseline to peak), change (final - baseline) and peak_change with their intervals (of sampling alone), verdict;
+        change_p (two-sided), change_p_adjusted (Holm over conditions; not of single seeds), peak_p (one-sided, that any checkpoint
+        exceeds the baseline, Bonferroni over checkpoints), trend_p (two-sided, Cochran-Armitage over all checkpoints); scatter
+        (variance between trainings over that of sampling, at least 1) and scatter_df; headline_layer, and for every layer `cosine_l<layer>` at the baseline, `_final` and `_direction` (rises, falls, unchanged).
     """
     pooled = pool_trajectory_seeds(trajectories)
     groups = [group for _, group in pooled.groupby("condition", sort=False)]
@@ -151,9 +159,11 @@ def summarise_trajectories(trajectories: pd.DataFrame, settings: Settings) -> pd
         by_seed = [group for _, group in of_condition.groupby("seed", sort=False)]
         groups += by_seed if len(by_seed) > 1 else []
     cosines = [name for name in trajectories if name.startswith("cosine_l")]
-    rows = [_summary(group.sort_values("checkpoint"), settings.early_checkpoint, cosines) for group in groups]
+    scatter = spread_of([_steps(course) for _, course in trajectories.groupby("condition", sort=False)])
+    rows = [_summary(group.sort_values("checkpoint"), settings.early_checkpoint, cosines, scatter) for group in groups]
     more = [name + suffix for name in cosines for suffix in ("", "_final", "_direction")]
-    return pd.DataFrame(rows, columns=[*SUMMARY_COLUMNS, *more]).astype({"headline_layer": "Int64"})
+    table = pd.DataFrame(rows, columns=[*SUMMARY_COLUMNS, *more]).astype({"headline_layer": "Int64"})
+    return table.assign(change_p_adjusted=holm(_pooled(table, settings)["change_p"]))
 
 
 def count_verdicts(summaries: pd.DataFrame, settings: Settings) -> pd.DataFrame:
@@ -218,6 +228,19 @@ def compare_cut(trajectories: pd.DataFrame) -> pd.DataFrame:
     return find_cut_gaps(pd.concat(parts, ignore_index=True))
 
 
+def judge_claims(rates: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Evaluate every claim by its rule; see `reporting.claims.judge_all`.
+
+    A cell is a persona at a checkpoint; the role of the pulled persona is `pulled`.
+    """
+    now = current(rates)
+    named = now.rename(columns={"questions": "part"}).assign(
+        cell=now["persona"] + " at epoch " + now["checkpoint"].astype(str),
+        role=now["role"].mask(now["persona"] == now["pulled"], "pulled"),
+    )
+    return judge_all(settings.claims, named)
+
+
 def choose_headline(table: pd.DataFrame, suffix: str = "") -> list[Any]:
     """Choose every row's cosine at its own headline layer; NaN in a row without one."""
     return [
@@ -231,7 +254,13 @@ def _pooled(summaries: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     return pooled[~pooled["condition"].isin(settings.follow_ups)]
 
 
-def _summary(group: pd.DataFrame, early: int, cosines: list[str]) -> dict[str, object]:
+def _steps(course: pd.DataFrame) -> list[Runs]:
+    """Take the runs of every checkpoint that was scored, in order."""
+    scored = course[course["n"] > 0]
+    return [Runs(tuple(step["hits"]), tuple(step["n"])) for _, step in scored.groupby("checkpoint")]
+
+
+def _summary(group: pd.DataFrame, early: int, cosines: list[str], scatter: Spread) -> dict[str, object]:
     known = group[group["n"] > 0]
     row: dict[str, object] = {
         "condition": group["condition"].iloc[0],
@@ -245,6 +274,9 @@ def _summary(group: pd.DataFrame, early: int, cosines: list[str]) -> dict[str, o
     first, last, peak = known.iloc[0], known.iloc[-1], known.loc[known["rate"].idxmax()]
     before, after, highest = (proportion(int(one["hits"]), int(one["n"])) for one in (first, last, peak))
     change, risen = difference(after, before), difference(highest, before)
+    start, *later = _steps(known)
+    peak_p = at_least([difference_tails(step, start, 0, scatter).above for step in later], 1)
+    course = Runs(tuple(known["hits"]), tuple(known["n"]))
     at_early = known.loc[known["checkpoint"] == early, "rate"]
     rise = peak["rate"] - first["rate"]
     row |= {
@@ -260,7 +292,12 @@ def _summary(group: pd.DataFrame, early: int, cosines: list[str]) -> dict[str, o
         "share_of_rise_early": (at_early.iloc[0] - first["rate"]) / rise if len(at_early) and rise > 0 else math.nan,
         **dict(zip(("change", "change_low", "change_high"), change, strict=True)),
         **dict(zip(("peak_change", "peak_change_low", "peak_change_high"), risen, strict=True)),
-        "verdict": _verdict(change, risen),
+        "verdict": _verdict(change, peak_p),
+        "change_p": min(1.0, 2 * min(difference_tails(later[-1], start, 0, scatter))),
+        "peak_p": peak_p,
+        "trend_p": trend_p(course, known["checkpoint"].tolist(), scatter),
+        "scatter": scatter.factor,
+        "scatter_df": scatter.df,
     }
     for name in cosines:
         begins, ends = first[name], last[name]
@@ -270,9 +307,9 @@ def _summary(group: pd.DataFrame, early: int, cosines: list[str]) -> dict[str, o
     return row
 
 
-def _verdict(change: Difference, risen: Difference) -> str:
+def _verdict(change: Difference, peak_p: float) -> str:
     if change.low > 0:
         return "increase"
     if change.high < 0:
         return "decline"
-    return "transient" if risen.low > 0 else "no change"
+    return "transient" if peak_p <= LEVEL else "no change"

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from persona_leakage.experiments.lang_inversion.tables import DETECTOR_MARGIN
+from persona_leakage.pipelines.reporting.claims import write_claims
 from persona_leakage.pipelines.reporting.cut import warn_of_cut
 from persona_leakage.pipelines.reporting.opening import opening
 from persona_leakage.pipelines.reporting.page import as_written, interval, say_differences, say_rates, table, write_numbers
@@ -37,8 +38,7 @@ def write_report(
         "## Spill matrix\n",
         "Only cells without a mark are spill: T is the directive of training, O the completion language's own directive.\n",
         "![Spill matrix](spill_matrix.png)\n",
-        "## Claims\n",
-        table(verdicts),
+        *write_claims(verdicts),
         "## Conditions\n",
         "![Conditions](conditions.png)\n",
         "Contamination by phrasing; a mean that hides a split between phrasings is no result. `excess` is contamination "

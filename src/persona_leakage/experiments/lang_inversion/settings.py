@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from itertools import chain
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from persona_leakage.domain.claims import Claim, among, check_terms
+from persona_leakage.domain.claims import RankOrder, RateBound, RateDifference, SameRates, among, check_terms
 from persona_leakage.domain.directives import ChatSource, DirectivePairs, Directives, Translation
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import Frozen, Seed, expect
@@ -113,7 +113,7 @@ class Settings(FamilySettings):
     evaluation: EvaluationSettings
     scoring: ScoringSettings
     geometry: GeometrySettings
-    claims: dict[str, Claim]
+    claims: dict[str, Annotated[RateBound | RateDifference | RankOrder | SameRates, Field(discriminator="kind")]]
 
     @model_validator(mode="after")
     def _names_resolve(self) -> "Settings":

@@ -4,6 +4,7 @@ import pandas as pd
 
 from persona_leakage.experiments.marker_leakage.controls import ALL, CONTROLS
 from persona_leakage.experiments.marker_leakage.tables import GEOMETRIES, NO_SEED
+from persona_leakage.pipelines.reporting.claims import write_claims
 from persona_leakage.pipelines.reporting.cut import warn_of_cut
 from persona_leakage.pipelines.reporting.opening import is_replay, origin, scope, seeds_note, stale_note
 from persona_leakage.pipelines.reporting.page import (
@@ -38,8 +39,7 @@ def write_report(
             f"**Texts left the base model's range** (over its personas): {collapsed}. Look at the completions before "
             "trusting the rates.\n"
         )
-    if len(verdicts):
-        parts += ["## Claims\n", table(verdicts)]
+    parts += write_claims(verdicts)
     headline = correlations["headline"].astype(bool)
     parts += [
         f"## Does the cosine predict the leakage?{_layers(points)}\n",

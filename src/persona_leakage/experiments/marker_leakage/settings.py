@@ -1,24 +1,19 @@
 """Settings of `marker_leakage`, and the plans that they make."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, get_args
+from typing import Annotated, Any, ClassVar
 
-from pydantic import model_validator
+from pydantic import Field
 
-from persona_leakage.domain.claims import CosinePredicts, RateBound, among, check_terms
-from persona_leakage.domain.errors import UserError
+from persona_leakage.domain.claims import CosinePredicts, RateBound, RateDifference
 from persona_leakage.domain.frozen import Frozen, expect
 from persona_leakage.domain.personas import QuestionSet, Roster
 from persona_leakage.domain.plan import Evaluation
 from persona_leakage.domain.points import Address
-from persona_leakage.domain.rows import Place
 from persona_leakage.experiments.family import FamilyCondition
-from persona_leakage.experiments.markers import MarkerSettings, MarkSettings, known_persona
-from persona_leakage.pipelines.scoring.cut import CUT, FINISHED
+from persona_leakage.experiments.markers import MarkerSettings, MarkSettings
 
 NAME = "marker_leakage"
-_PLACES = (f"{place}:{unit}" for place in get_args(Place) for unit in ("characters", "tokens"))
-_METRICS = ("leakage", "leakage:tokens", *_PLACES, f"leakage{FINISHED}", CUT)
 
 
 class Condition(FamilyCondition):
@@ -40,17 +35,7 @@ class Settings(MarkerSettings):
     family: ClassVar[str] = NAME
     conditions: dict[str, Condition]
     stages: Stages
-    claims: dict[str, RateBound | CosinePredicts]
-
-    @model_validator(mode="after")
-    def _claims_resolve(self) -> "Settings":
-        check_terms(
-            self.claims,
-            metric=among(*_METRICS),
-            role=among("source", "negative", "bystander"),
-            layer=among(*self.geometry.layers),
-        )
-        return self
+    claims: dict[str, Annotated[RateBound | RateDifference | CosinePredicts, Field(discriminator="kind")]]
 
     def condition(self, name: str, roster: Roster) -> Condition:
         """Find a condition; the name of any persona is one too, with that persona as its source.
@@ -80,10 +65,7 @@ class Settings(MarkerSettings):
             UserError: the condition, one of its personas or what a claim names is unknown.
         """
         known = expect(roster, Roster)
-        try:
-            check_terms(self.claims, condition=known_persona(known, self.conditions))
-        except ValueError as error:
-            raise UserError(f"{NAME}: {error}") from error
+        self.require_claimed(known)
         chosen = self.condition(address.condition, known)
         asked = chosen.question_set or self.evaluation.question_set
         baselines = (

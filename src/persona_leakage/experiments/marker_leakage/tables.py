@@ -261,8 +261,10 @@ def correlate_leakage(leakage: pd.DataFrame, settings: Settings) -> pd.DataFrame
 
 
 def choose_headline_pool(leakage: pd.DataFrame, settings: Settings) -> pd.DataFrame:
-    """Leave out follow-ups; in a replay the file names its own conditions, of which none is one."""
-    return leakage[~leakage["condition"].isin(settings.follow_ups) | (leakage["seed"] == NO_SEED)]
+    """Leave out follow-ups, also those that are named by rule (`comedian_code`); a replay's file names its own conditions."""
+    by_rule = ~leakage["condition"].isin(list(settings.conditions)) & (leakage["condition"] != leakage["source"])
+    follow_up = leakage["condition"].isin(settings.follow_ups) | by_rule
+    return leakage[~follow_up | (leakage["seed"] == NO_SEED)]
 
 
 def cosines_of(leakage: pd.DataFrame) -> list[str]:
@@ -403,10 +405,6 @@ def tabulate_places(rates: pd.DataFrame) -> pd.DataFrame:
 
 
 def judge_claims(rates: pd.DataFrame, correlations: pd.DataFrame, settings: Settings) -> pd.DataFrame:
-    """Evaluate every claim by its rule.
-
-    Returns:
-        One row a claim: claim, statement, verdict (holds, fails, undecided), evidence (the numbers), rule.
-    """
+    """Evaluate every claim by its rule; see `reporting.claims.judge_all`."""
     named = current(rates).rename(columns={"persona": "cell", "questions": "part"})
     return judge_all(settings.claims, named, correlations=correlations)

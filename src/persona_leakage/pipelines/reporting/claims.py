@@ -1,43 +1,80 @@
 """Verdicts on claims, from rates and rules that were written down before the run."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import combinations
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
-from persona_leakage.domain.claims import Claim, CosinePredicts, RankOrder, RateBound, SameRates
-from persona_leakage.domain.rates import Proportion, difference, proportion
+from persona_leakage.domain.claims import Changes, Claim, CosinePredicts, RankOrder, RateBound, RateDifference, SameRates
+from persona_leakage.pipelines.bounds import (
+    LEVEL,
+    Runs,
+    Spread,
+    Tails,
+    at_least,
+    difference_interval,
+    difference_tails,
+    holm,
+    interval_of,
+    rate_tails,
+    spread_between,
+    spread_of,
+)
 from persona_leakage.pipelines.correlation import correlation
-from persona_leakage.pipelines.reporting.page import interval
+from persona_leakage.pipelines.reporting.page import interval, table, write_numbers
 
 SIGNIFICANT = 0.05
 _NO_ROWS = pd.DataFrame()
+_CELL = ["condition", "cell", "part", "role"]
 
 
 class Verdict(NamedTuple):
-    """What the data say about a claim, the numbers behind it, and the rule that was applied."""
+    """What the data say about a claim, the numbers behind it, and the rule that was applied.
+
+    Attributes:
+        p: of the likelier of `holds` and `fails`, times two for there being two: where it is at most 0.05, the verdict is a
+            mistake in at most 5% of studies. NaN where the rule is about an interval only.
+    """
 
     verdict: Literal["holds", "fails", "undecided"]
     evidence: str
     rule: str
+    p: float = math.nan
 
 
 def judge_all(
     claims: Mapping[str, Claim], rates: pd.DataFrame, *, spill: pd.DataFrame = _NO_ROWS, correlations: pd.DataFrame = _NO_ROWS
 ) -> pd.DataFrame:
-    """Evaluate every claim by its rule; see `judge`.
+    """Evaluate every claim by its rule, see `judge`, and correct for their number (Holm 1979).
 
     Returns:
-        One row a claim: claim, statement, verdict (holds, fails, undecided), evidence (the numbers), rule.
+        One row a claim: claim, statement, verdict (holds, fails, undecided), evidence (the numbers), rule, p (of the claim
+        alone), p_adjusted (Holm, over all claims; one without a p counts as a further one). A verdict whose p_adjusted exceeds
+        0.05 is undecided, and the evidence says so.
     """
-    rows, unnamed = [], _unnamed(claims, rates)
-    for name, claim in claims.items():
-        verdict = judge(claim, rates, spill=spill, correlations=correlations)
+    unnamed = _unnamed(claims, rates)
+    verdicts = [judge(claim, rates, spill=spill, correlations=correlations) for claim in claims.values()]
+    adjusted = holm(pd.Series([one.p for one in verdicts], dtype=float))
+    rows = []
+    for (name, claim), verdict, p in zip(claims.items(), verdicts, adjusted, strict=True):
         evidence = verdict.evidence + _count_seeds(claim, rates) + unnamed
-        rows.append({"claim": name, "statement": claim.statement, **verdict._replace(evidence=evidence)._asdict()})
-    return pd.DataFrame(rows, columns=["claim", "statement", *Verdict._fields])
+        if verdict.verdict != "undecided" and p > LEVEL:
+            evidence += f"; {verdict.verdict} alone, undecided among {len(claims)} claims"
+            verdict = verdict._replace(verdict="undecided")
+        told = verdict._replace(evidence=evidence)._asdict()
+        rows.append({"claim": name, "statement": claim.statement, **told, "p_adjusted": p})
+    return pd.DataFrame(rows, columns=["claim", "statement", *Verdict._fields, "p_adjusted"])
+
+
+def write_claims(verdicts: pd.DataFrame) -> list[str]:
+    """Write the section of a report that has the verdicts; nothing where there are no claims."""
+    if verdicts.empty:
+        return []
+    shown = write_numbers(verdicts, p=".2g", p_adjusted=".2g").rename(columns={"p_adjusted": "p (Holm)"})
+    return ["## Claims\n", table(shown)]
 
 
 def judge(
@@ -45,14 +82,21 @@ def judge(
 ) -> Verdict:
     """Apply a claim's rule.
 
+    Where rates of finished completions are known (`<metric>:finished`), both these and the raw ones must bear a verdict.
+
     Args:
         claim: the claim.
-        rates: current points' rates, one row a cell x metric; `cell` and `part` (`all` pools the parts) name the cell.
+        rates: current points' rates, one row a cell x metric; `cell` and `part` (`all` pools the parts) name the cell, and
+            `checkpoint` the step of a course, which `Changes` is about.
         spill: rates and distances by condition and cell, which a `RankOrder` is about.
         correlations: of leakage with similarity by condition, which a `CosinePredicts` is about.
     """
     if isinstance(claim, RateBound):
         return _bound(claim, rates)
+    if isinstance(claim, RateDifference):
+        return _difference(claim, rates)
+    if isinstance(claim, Changes):
+        return _changes(claim, rates)
     if isinstance(claim, RankOrder):
         return _order(claim, spill)
     if isinstance(claim, CosinePredicts):
@@ -61,28 +105,49 @@ def judge(
 
 
 def _bound(claim: RateBound, rates: pd.DataFrame) -> Verdict:
-    low = -math.inf if claim.at_least is None else claim.at_least
-    high = math.inf if claim.at_most is None else claim.at_most
-    limits = {"at least": claim.at_least, "at most": claim.at_most}
-    said = " and ".join(f"{side} {limit:.0%}" for side, limit in limits.items() if limit is not None)
-    cells = [one for one in _pool_seeds(rates, claim.metric, claim.conditions) if claim.role in one.role.split("+")]
-    scored = [one for one in cells if one.counts.n]
-    obeying = [one for one in scored if low <= one.counts.rate <= high]
-    evidence = ""
-    if scored:
-        worst = max(scored, key=lambda one: max(one.counts.rate - high, low - one.counts.rate))
-        hits, n, rate, lower, upper = worst.counts
-        evidence = (
-            f"{len(obeying)} of {len(scored)} cells obey; furthest: {worst.condition} under {worst.cell} "
-            f"{hits}/{n} = {rate:.1%} [{lower:.1%}, {upper:.1%}]"
+    chosen = _choose(rates, claim.metric, claim.conditions, claim.role)
+    cells = [_together(chosen, claim.metric)] if claim.together else _cells(chosen, claim.metric)
+    of = f"all {claim.role} cells together" if claim.together else f"every {claim.role} cell"
+    low, high = claim.at_least, claim.at_most
+    estimates = [
+        _Estimate(
+            f"{one.where} {', of finished '.join(map(_say_rate, one.counted))}",
+            *_agree(_place(partial(rate_tails, runs), low, high) for runs in one.counted),
         )
-    return _decide(
-        f"{claim.metric} in every {claim.role} cell {said}",
-        evidence,
+        for one in cells
+        if one.raw.n
+    ]
+    return _weigh(f"{claim.metric} in {of} {_say_bounds(low, high)}", estimates, claim.conditions, chosen, len(cells))
+
+
+def _difference(claim: RateDifference, rates: pd.DataFrame) -> Verdict:
+    chosen = [_choose(rates, claim.metric, names, claim.role) for names in (claim.conditions, claim.others)]
+    one, other = (_together(rows, claim.metric) for rows in chosen)
+    low, high = claim.at_least, claim.at_most
+    return _weigh(
+        f"{claim.metric} of all {claim.role} cells of {', '.join(claim.conditions)} less that of {', '.join(claim.others)} "
+        f"{_say_bounds(low, high)}",
+        [_compare("together", one, other, low, high)] if one.raw.n and other.raw.n else [],
+        [*claim.conditions, *claim.others],
+        pd.concat(chosen),
+    )
+
+
+def _changes(claim: Changes, rates: pd.DataFrame) -> Verdict:
+    chosen = _choose(rates, claim.metric, claim.conditions, claim.role)
+    courses = {
+        str(condition): [_together(step, claim.metric) for _, step in course.groupby("checkpoint") if (step["n"] > 0).any()]
+        for condition, course in chosen.groupby("condition", sort=False)
+    }
+    spread = spread_of([[step.raw for step in course] for course in courses.values()])
+    low, high = (0.0, None) if claim.direction == "rises" else (None, 0.0)
+    return _weigh(
+        f"{claim.metric} of {claim.role} {claim.direction} from the first checkpoint to the last, in at least {claim.count} of "
+        f"{len(claim.conditions)} conditions",
+        [_compare(name, course[-1], course[0], low, high, spread) for name, course in courses.items() if len(course) > 1],
         claim.conditions,
-        [one.condition for one in scored],
-        fails=any(one.counts.high < low or one.counts.low > high for one in scored),
-        holds=len(obeying) == len(cells) > 0,
+        chosen,
+        needed=claim.count,
     )
 
 
@@ -144,44 +209,106 @@ def _adjust(correlations: pd.DataFrame) -> pd.DataFrame:
 
 
 def _same(claim: SameRates, rates: pd.DataFrame) -> Verdict:
-    rule = f"{claim.metric} of bystander cells differs by at most {claim.margin:.0%} between {claim.between}"
-    wanted = [name for pair in claim.pairs for name in pair] if claim.between == "conditions" else list(claim.conditions)
-    cells = _pool_seeds(rates, claim.metric, wanted, split=claim.between == "phrasings")
+    of_conditions = claim.between == "conditions"
+    wanted = [name for pair in claim.pairs for name in pair] if of_conditions else list(claim.conditions)
+    chosen = _choose(rates, claim.metric, wanted, None, split=not of_conditions)
+    cells = [one for one in _cells(chosen, claim.metric) if one.role == "bystander"]
     known = {one[:3]: one for one in cells}
-    if claim.between == "conditions":
+    if of_conditions:
         pairs = [
-            (f"{first} v {second}", one, known.get((second, one.cell, one.part)))
+            (f"{first} v {second} under {one.cell}", one, known.get((second, one.cell, one.part)))
             for first, second in claim.pairs
             for one in cells
             if one.condition == first
         ]
     else:
-        phrasings = list(dict.fromkeys(one.part for one in cells))[:2]
         pairs = [
-            (one.condition, one, known.get((one.condition, one.cell, second)))
-            for first, second in pairwise(phrasings)
-            for one in cells
-            if one.part == first
+            (f"{one.where}, '{one.part}' v '{other.part}'", one, other)
+            for one, other in combinations(cells, 2)
+            if (one.condition, one.cell) == (other.condition, other.cell)
         ]
-    compared = [
-        (f"{name} under {one.cell}", one.counts, other.counts, difference(one.counts, other.counts))
-        for name, one, other in pairs
-        if other and one.role == other.role == "bystander" and one.counts.n and other.counts.n
-    ]
-    ran = [one.condition for one in cells]
-    if not compared:
-        return _decide(rule, "", wanted, ran, fails=False, holds=False)
-    within = [name for name, _, _, gap in compared if round(abs(gap.value), 12) <= claim.margin]  # 0.15 + 1 ulp is 0.15
-    where, one, other, widest = max(compared, key=lambda item: abs(item[-1].value))
-    return _decide(
-        rule,
-        f"{len(within)} of {len(compared)} within; widest: {where} {one.hits}/{one.n} v {other.hits}/{other.n} "
-        f"({widest.value:+.0%} [{widest.low:+.0%}, {widest.high:+.0%}])",
+    return _weigh(
+        f"{claim.metric} of bystander cells differs by at most {claim.margin:.0%} between {claim.between}",
+        [
+            _compare(where, one, other, -claim.margin, claim.margin)
+            for where, one, other in pairs
+            if other and one.raw.n and other.raw.n
+        ],
         wanted,
-        ran,
-        fails=any(gap.low > claim.margin or gap.high < -claim.margin for *_, gap in compared),
-        holds=len(within) == len(compared),
+        chosen,
     )
+
+
+class _Estimate(NamedTuple):
+    """Something that a claim is about, and whether it lies where the claim has it.
+
+    Attributes:
+        said: what, and its numbers.
+        inside: one-sided p of the hypothesis that it does not lie there.
+        beyond: of the hypothesis that it does.
+    """
+
+    said: str
+    inside: float
+    beyond: float
+
+
+def _place(tails: Callable[[float], Tails], low: float | None, high: float | None) -> tuple[float, float]:
+    """Test whether a quantity lies between bounds, and whether it lies beyond one: the p values of `_Estimate`."""
+    tested = [tails(low)[::-1]] if low is not None else []
+    tested += [tails(high)] if high is not None else []
+    return max(inside for inside, _ in tested), at_least([beyond for _, beyond in tested], 1)
+
+
+def _agree(tests: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    """Have several tests of one thing, such as of raw and of finished completions, agree: the largest p either way."""
+    inside, beyond = zip(*tests, strict=True)
+    return max(inside), max(beyond)
+
+
+def _compare(
+    where: str, one: "_Cell", other: "_Cell", low: float | None, high: float | None, spread: Spread | None = None
+) -> _Estimate:
+    """Test whether the difference of two rates lies between bounds."""
+    pairs = list(zip(one.counted, other.counted, strict=False))  # finished ones are compared where both are known
+    said = [f"{_say_counts(a)} v {_say_counts(b)} ({_say_difference(a, b, spread)})" for a, b in pairs]
+    tests = [_place(partial(difference_tails, a, b, spread=spread), low, high) for a, b in pairs]
+    return _Estimate(f"{where} {', of finished '.join(said)}", *_agree(tests))
+
+
+def _weigh(
+    rule: str,
+    estimates: Sequence[_Estimate],
+    wanted: Sequence[str],
+    rows: pd.DataFrame,
+    expected: int = 0,
+    needed: int | None = None,
+) -> Verdict:
+    """Give the verdict on estimates of which all, or at least `needed`, are claimed to lie inside; see `bounds.at_least`.
+
+    Args:
+        rule: in words.
+        estimates: what could be tested.
+        wanted: conditions that the claim names.
+        rows: rates that it was tested on; a condition that is not among them has not run.
+        expected: how many estimates there would be if everything were scored.
+        needed: how many are claimed; None claims all. Each condition is one estimate then.
+    """
+    ran = set(rows.loc[rows["n"] > 0, "condition"])
+    missing = [name for name in dict.fromkeys(wanted) if name not in ran]
+    unknown = max(len(missing), expected - len(estimates)) if needed is None else len(set(wanted)) - len(estimates)
+    inside, beyond = ([getattr(one, side) for one in estimates] + [1.0] * unknown for side in ("inside", "beyond"))
+    said = [f"not run: {', '.join(missing)}"] if missing else []
+    if not estimates:
+        return Verdict("undecided", "; ".join(said) or "nothing to compare", rule)
+    count = len(inside) if needed is None else needed
+    holds, fails = at_least(inside, count), at_least(beyond, len(beyond) - count + 1)
+    p = min(1.0, 2 * min(holds, fails))
+    furthest = max(estimates, key=lambda one: (one.inside, -one.beyond))
+    told = f"furthest: {furthest.said}" if needed is None else "; ".join(one.said for one in estimates)
+    shown = [sum(2 * value <= LEVEL for value in values) for values in (inside, beyond)]
+    evidence = "; ".join([f"{shown[0]} of {len(estimates)} inside, {shown[1]} beyond; {told}", *said])
+    return Verdict("undecided" if p > LEVEL else "holds" if holds < fails else "fails", evidence, rule, p)
 
 
 def _decide(rule: str, evidence: str, wanted: Sequence[str], ran: Iterable[str], *, fails: bool, holds: bool) -> Verdict:
@@ -193,21 +320,82 @@ def _decide(rule: str, evidence: str, wanted: Sequence[str], ran: Iterable[str],
 
 
 class _Cell(NamedTuple):
+    """What was counted in a cell, run by run; of finished completions nothing where it is not known how they ended."""
+
     condition: str
     cell: str
     part: str
     role: str
-    counts: Proportion
+    raw: Runs
+    finished: Runs = Runs((), ())
+
+    @property
+    def where(self) -> str:
+        return f"{self.condition} under {self.cell}" if self.cell else self.condition
+
+    @property
+    def counted(self) -> list[Runs]:
+        return [self.raw, self.finished] if self.finished.n else [self.raw]
 
 
-def _pool_seeds(rates: pd.DataFrame, metric: str, conditions: Sequence[str], *, split: bool = False) -> list[_Cell]:
-    """Count a metric in every cell over all seeds; parts of a cell apart when `split`."""
-    chosen = rates[(rates["metric"] == metric) & rates["condition"].isin(conditions) & ((rates["part"] != "all") == split)]
-    grouped = chosen.groupby(["condition", "cell", "part", "role"], sort=False)[["hits", "n"]].sum()
+def _choose(
+    rates: pd.DataFrame, metric: str, conditions: Sequence[str], role: str | None, *, split: bool = False
+) -> pd.DataFrame:
+    """Choose the rows of a metric, raw and of finished completions; of any role if None; parts of a cell apart when `split`."""
+    measured = rates["metric"].isin([metric, f"{metric}:finished"]) & rates["condition"].isin(conditions)
+    chosen = rates[measured & ((rates["part"] != "all") == split)]
+    roles = [own.split("+") for own in chosen["role"]]
+    plays = [role in (*own, None) or (role == "others" and "source" not in own) for own in roles]
+    return chosen.loc[pd.Series(plays, chosen.index, dtype=bool)]
+
+
+def _cells(chosen: pd.DataFrame, metric: str) -> list[_Cell]:
+    """Count every cell; its runs are seeds."""
+    raw, finished = (_runs(chosen[chosen["metric"] == name], _CELL, "seed") for name in (metric, f"{metric}:finished"))
     return [
-        _Cell(condition, cell, part, role, proportion(int(hits), int(n)))
-        for (condition, cell, part, role), hits, n in grouped.itertuples(name=None)
+        _Cell(condition, cell, part, role, runs, finished.get((condition, cell, part, role), Runs((), ())))
+        for (condition, cell, part, role), runs in raw.items()
     ]
+
+
+def _together(chosen: pd.DataFrame, metric: str) -> _Cell:
+    """Count all cells as one; its runs are conditions, or the seeds of a single one."""
+    run = "condition" if chosen["condition"].nunique() > 1 else "seed"
+    raw, finished = (
+        _runs(chosen[chosen["metric"] == name].assign(cell=""), ["cell"], run).get(("",), Runs((), ()))
+        for name in (metric, f"{metric}:finished")
+    )
+    return _Cell(", ".join(dict.fromkeys(chosen["condition"])), "", "", "", raw, finished)
+
+
+def _runs(rows: pd.DataFrame, keys: Sequence[str], run: str) -> dict[Any, Runs]:
+    counts = rows.groupby([*keys, run], sort=False)[["hits", "n"]].sum().reset_index()
+    scored = {key: group[group["n"] > 0] for key, group in counts.groupby(list(keys), sort=False)}
+    return {key: Runs(tuple(map(int, of["hits"])), tuple(map(int, of["n"]))) for key, of in scored.items()}
+
+
+def _say_bounds(low: float | None, high: float | None) -> str:
+    limits = {"at least": low, "at most": high}
+    return " and ".join(f"{side} {limit * 100:.3g}%" for side, limit in limits.items() if limit is not None)
+
+
+def _say_counts(runs: Runs) -> str:
+    hits, n = runs.pooled
+    return f"{hits}/{n}"
+
+
+def _say_rate(runs: Runs) -> str:
+    _, _, rate, low, high = interval_of(runs, spread_between(runs))
+    said = f"{_say_counts(runs)} = {rate:.1%} [{low:.1%}, {high:.1%}]"
+    if len(runs.n) == 1:
+        return said
+    *_, low, high = interval_of(runs, Spread())
+    return f"{said} over {len(runs.n)} runs (pooled [{low:.1%}, {high:.1%}])"
+
+
+def _say_difference(one: Runs, other: Runs, spread: Spread | None) -> str:
+    value, low, high = difference_interval(one, other, spread)
+    return f"{value:+.0%} [{low:+.0%}, {high:+.0%}]"
 
 
 def _unnamed(claims: Mapping[str, Claim], rates: pd.DataFrame) -> str:
