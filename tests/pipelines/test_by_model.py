@@ -139,7 +139,7 @@ def test_the_spill_of_two_models_is_never_pooled_nor_compared_with_the_other_one
 
 def test_claims_are_judged_model_by_model():
     quiet = dict.fromkeys(("english", "spanish", "italian", "portuguese", "german", "mandarin"), 0)
-    rates = both(contaminations("fr_fr", **quiet), contaminations("fr_fr", **quiet | {"german": 40}))
+    rates = both(contaminations("fr_fr", 800, **quiet), contaminations("fr_fr", **quiet | {"german": 40}))
     variants = load_variants()
 
     verdicts = for_each_model(judge_claims)(rates, for_each_model(tabulate_spill)(rates), variants)
@@ -156,7 +156,7 @@ def test_claims_are_judged_by_the_rule_of_the_model():
     loose = claims | {"control_floor": claims["control_floor"].model_copy(update={"at_most": 0.6})}
     settings = changed.of(SMALL).settings.model_copy(update={"claims": loose})
     models = changed.models | {SMALL: changed.of(SMALL).model_copy(update={"settings": settings})}
-    rates = both(contaminations("fr_fr", german=40), contaminations("fr_fr", german=40))
+    rates = both(contaminations("fr_fr", 800, german=400), contaminations("fr_fr", 800, german=400))
 
     verdicts = for_each_model(judge_claims)(
         rates, for_each_model(tabulate_spill)(rates), changed.model_copy(update={"models": models})

@@ -1,5 +1,8 @@
+import math
+
 import pandas as pd
 import pytest
+from scipy.stats import norm
 
 from persona_leakage.domain.claims import RankOrder, RateBound, SameRates
 from persona_leakage.experiments.lang_inversion.tables import tabulate_spill
@@ -19,35 +22,43 @@ def verdict_on(claim, rates):
     return judge_cells(claim, rates, tabulate_spill(rates))
 
 
-def floor(**hits):
-    return verdict_on(load_settings().claims["control_floor"], contaminations("fr_fr", **{**QUIET, **hits}))
+def floor(n=80, **hits):
+    return verdict_on(load_settings().claims["control_floor"], contaminations("fr_fr", n, **{**QUIET, **hits}))
 
 
-def test_a_bound_holds_when_every_cell_obeys_it():
-    result = floor(portuguese=1)
+def test_a_bound_holds_when_every_interval_obeys_it():
+    result = floor(400, portuguese=1)
 
     assert (result.verdict, result.rule) == ("holds", "contamination in every bystander cell at most 2%")
-    assert result.evidence.startswith("6 of 6 cells obey")
+    assert result.evidence == "6 of 6 inside, 0 beyond; furthest: fr_fr under portuguese 1/400 = 0.2% [0.0%, 1.4%]"
+    assert result.p == pytest.approx(2 * norm.cdf((1 / 400 - 0.02) / math.sqrt(0.02 * 0.98 / 400)))
+
+
+@pytest.mark.parametrize(("n", "verdict"), [(1, "undecided"), (80, "undecided"), (188, "undecided"), (189, "holds")])
+def test_no_hit_obeys_a_bound_only_over_enough_completions(n, verdict):
+    """Wilson's interval of 0/n ends at 3.84 / (n + 3.84): below 2% from 189 on."""
+    cells = dict.fromkeys(("english", "spanish"), 0)
+
+    assert verdict_on(load_settings().claims["control_floor"], contaminations("fr_fr", n, **cells)).verdict == verdict
 
 
 def test_a_bound_fails_when_one_interval_lies_wholly_beyond_it():
     result = floor(german=10)
 
     assert result.verdict == "fails"
-    assert result.evidence == "5 of 6 cells obey; furthest: fr_fr under german 10/80 = 12.5% [6.9%, 21.5%]"
+    assert result.evidence == "0 of 6 inside, 1 beyond; furthest: fr_fr under german 10/80 = 12.5% [6.9%, 21.5%]"
 
 
 def test_a_bound_is_undecided_between_the_two():
     result = floor(german=2)
 
     assert result.verdict == "undecided"
-    assert result.evidence == "5 of 6 cells obey; furthest: fr_fr under german 2/80 = 2.5% [0.7%, 8.7%]"
+    assert result.evidence == "0 of 6 inside, 0 beyond; furthest: fr_fr under german 2/80 = 2.5% [0.7%, 8.7%]"
 
 
-def test_a_bound_holds_for_a_rate_that_equals_it():
-    claim = load_settings().claims["control_floor"]
-
-    assert verdict_on(claim, contaminations("fr_fr", n=50, english=1)).verdict == "holds"
+@pytest.mark.parametrize(("hits", "n"), [(1, 50), (200, 10_000)])
+def test_a_rate_that_equals_a_bound_decides_nothing(hits, n):
+    assert verdict_on(load_settings().claims["control_floor"], contaminations("fr_fr", n, english=hits)).verdict == "undecided"
 
 
 def test_a_condition_that_has_not_run_leaves_a_bound_undecided():
@@ -67,7 +78,7 @@ def own_cell(condition, language, hits):
     return cell(condition, language, (hits, 80), following=(hits, 80))
 
 
-@pytest.mark.parametrize(("hits", "verdict"), [(72, "holds"), (70, "undecided"), (60, "fails")])
+@pytest.mark.parametrize(("hits", "verdict"), [(79, "holds"), (72, "undecided"), (68, "undecided"), (60, "fails")])
 def test_a_lower_bound_is_judged_from_below(hits, verdict):
     assert own(own_cell("fr_it", "italian", hits)).verdict == verdict
 
@@ -75,11 +86,11 @@ def test_a_lower_bound_is_judged_from_below(hits, verdict):
 def test_the_evidence_names_the_cell_nearest_to_a_lower_bound():
     result = own(own_cell("es_en", "english", 80), own_cell("fr_it", "italian", 75), conditions=("es_en", "fr_it"))
 
-    assert result.evidence == "2 of 2 cells obey; furthest: fr_it under italian 75/80 = 93.8% [86.2%, 97.3%]"
+    assert result.evidence == "1 of 2 inside, 0 beyond; furthest: fr_it under italian 75/80 = 93.8% [86.2%, 97.3%]"
 
 
 def test_the_evidence_names_the_cell_nearest_to_an_upper_bound():
-    assert floor(portuguese=1).evidence == "6 of 6 cells obey; furthest: fr_fr under portuguese 1/80 = 1.2% [0.2%, 6.7%]"
+    assert floor(portuguese=1).evidence == "0 of 6 inside, 0 beyond; furthest: fr_fr under portuguese 1/80 = 1.2% [0.2%, 6.7%]"
 
 
 def test_cells_of_other_roles_and_conditions_do_not_touch_a_bound():
@@ -90,7 +101,7 @@ def test_cells_of_other_roles_and_conditions_do_not_touch_a_bound():
         own_cell("es_en", "english", 0),
     )
 
-    assert (result.verdict, result.evidence[:15]) == ("holds", "1 of 1 cells ob")
+    assert (result.verdict, result.evidence[:15]) == ("holds", "1 of 1 inside, ")
 
 
 def test_the_controls_directive_counts_as_its_own_language():
@@ -108,32 +119,45 @@ def test_a_bound_fails_on_what_has_run_whatever_has_not():
     assert own(own_cell("fr_it", "italian", 60), conditions=("fr_it", "es_en")).verdict == "fails"
 
 
-def test_seeds_are_pooled_before_a_bound_is_judged():
-    first = cell("fr_it", "italian", (60, 80), following=(60, 80))
-    second = cell("fr_it", "italian", (80, 80), following=(80, 80), seed=43)
+def test_seeds_are_the_sample_of_a_bound_and_their_pooled_counts_stand_beside():
+    seeds = [cell("fr_it", "italian", (hits, 80), following=(hits, 80), seed=hits) for hits in (58, 62, 60)]
 
-    result = own(first, second)
+    result, narrow = own(*seeds), own(*(cell("fr_it", "italian", (60, 80), following=(60, 80), seed=one) for one in range(9)))
 
-    assert (result.verdict, "140/160 = 87.5%" in result.evidence) == ("undecided", True)
+    assert (result.verdict, result.evidence) == (
+        "undecided",
+        "0 of 1 inside, 0 beyond; furthest: fr_it under italian 180/240 = 75.0% [61.4%, 85.0%] over 3 runs "
+        "(pooled [69.2%, 80.1%])",
+    )
+    assert narrow.verdict == "fails"
+
+
+def test_seeds_that_scatter_decide_less_than_their_completions():
+    """The third of 720 completions lies far below 90% if all are one sample, and proves nothing if seeds are."""
+    wide = own(*(cell("fr_it", "italian", (60, 80), following=(hits, 80), seed=hits) for hits in (20, 62, 78)))
+
+    assert wide.verdict == "undecided"
+    assert "160/240 = 66.7% [" in wide.evidence
 
 
 def test_phrasings_are_pooled_before_a_bound_is_judged():
     claim = load_settings().claims["control_floor"]
 
-    result = verdict_on(claim, table(split("fr_fr", "english", 1, 0)))
+    result = verdict_on(claim, table(split("fr_fr", "english", 1, 0, n=200)))
 
-    assert (result.verdict, result.evidence[:15]) == ("holds", "1 of 1 cells ob")
+    assert (result.verdict, result.evidence[:15]) == ("holds", "1 of 1 inside, ")
+    assert "1/400" in result.evidence
 
 
 def test_a_cell_in_which_nothing_was_scored_does_not_obey_a_bound():
-    rates = table(cell("fr_fr", "english", (0, 80)), cell("fr_fr", "spanish", (0, 0)))
+    rates = table(cell("fr_fr", "english", (0, 800)), cell("fr_fr", "spanish", (0, 0)))
 
     assert verdict_on(load_settings().claims["control_floor"], rates).verdict == "undecided"
 
 
 def test_no_inversion_is_judged_on_the_trained_language_under_the_own_directive():
     claim = RateBound(statement="", metric="inversion", role="own_language", conditions=("fr_it",), at_most=0.05)
-    quiet, loud = cell("fr_it", "italian", inversion=(1, 80)), cell("fr_it", "italian", inversion=(20, 80))
+    quiet, loud = cell("fr_it", "italian", inversion=(1, 200)), cell("fr_it", "italian", inversion=(20, 80))
     trained = cell("fr_it", "french", inversion=(80, 80))
 
     assert judge_cells(claim, table(quiet, trained)).verdict == "holds"
@@ -210,11 +234,20 @@ def symmetry(one, other, pairs=(("fr_it", "it_fr"),)):
 
 def test_a_pair_is_symmetric_when_every_shared_bystander_is_within_the_margin():
     result = symmetry(
-        contaminations("fr_it", english=0, spanish=31, german=29), contaminations("it_fr", english=1, spanish=31, german=20)
+        contaminations("fr_it", 400, english=0, spanish=150, german=120),
+        contaminations("it_fr", 400, english=1, spanish=150, german=100),
     )
 
     assert result.verdict == "holds"
-    assert result.evidence == "3 of 3 within; widest: fr_it v it_fr under german 29/80 v 20/80 (+11% [-3%, +25%])"
+    assert result.evidence == (
+        "3 of 3 inside, 0 beyond; furthest: fr_it v it_fr under german 120/400 v 100/400 (+5% [-1%, +11%])"
+    )
+
+
+def test_rates_that_are_merely_not_seen_to_differ_are_not_the_same():
+    result = symmetry(contaminations("fr_it", spanish=31), contaminations("it_fr", spanish=31))
+
+    assert (result.verdict, result.evidence[:23]) == ("undecided", "0 of 1 inside, 0 beyond")
 
 
 @pytest.mark.parametrize("swapped", [False, True])
@@ -228,20 +261,24 @@ def test_a_pair_is_undecided_when_the_interval_reaches_into_the_margin():
     result = symmetry(contaminations("fr_it", portuguese=1), contaminations("it_fr", portuguese=21))
 
     assert result.verdict == "undecided"
-    assert result.evidence == "0 of 1 within; widest: fr_it v it_fr under portuguese 1/80 v 21/80 (-25% [-36%, -15%])"
+    assert (
+        result.evidence == "0 of 1 inside, 0 beyond; furthest: fr_it v it_fr under portuguese 1/80 v 21/80 (-25% [-36%, -15%])"
+    )
 
 
-def test_a_difference_that_equals_the_margin_is_within_it():
-    assert symmetry(contaminations("fr_it", spanish=16), contaminations("it_fr", spanish=4)).verdict == "holds"
+def test_a_difference_that_equals_the_margin_decides_nothing():
+    one, other = contaminations("fr_it", 4000, spanish=800), contaminations("it_fr", 4000, spanish=200)
+
+    assert symmetry(one, other).verdict == "undecided"
 
 
 def test_only_cells_that_are_bystanders_of_both_are_compared():
-    one = contaminations("fr_it", english=5, french=80, italian=10)
-    other = contaminations("it_fr", english=5, french=10, italian=80)
+    one = contaminations("fr_it", english=2, french=80, italian=10)
+    other = contaminations("it_fr", english=2, french=10, italian=80)
 
     result = symmetry(one, other)
 
-    assert (result.verdict, result.evidence[:13]) == ("holds", "1 of 1 within")
+    assert (result.verdict, result.evidence[:13]) == ("holds", "1 of 1 inside")
 
 
 def test_a_pair_with_one_side_not_run_is_undecided():
@@ -276,28 +313,37 @@ def split(condition, language, speak, respond, n=40):
     ]
 
 
-@pytest.mark.parametrize(("respond", "verdict"), [(8, "holds"), (14, "undecided"), (25, "fails")])
+@pytest.mark.parametrize(("respond", "verdict"), [(70, "holds"), (100, "undecided"), (160, "fails")])
 def test_phrasings_are_compared_within_a_cell(respond, verdict):
-    assert phrasings(split("fr_it", "spanish", 6, respond)).verdict == verdict
+    assert phrasings(split("fr_it", "spanish", 60, respond, n=400)).verdict == verdict
 
 
 def test_a_split_between_phrasings_is_seen_though_the_pooled_rates_agree():
     result = phrasings(split("fr_it", "spanish", 6, 25), split("it_fr", "spanish", 15, 16), conditions=("fr_it", "it_fr"))
 
     assert result.verdict == "fails"
-    assert result.evidence == "1 of 2 within; widest: fr_it under spanish 6/40 v 25/40 (-48% [-63%, -27%])"
+    assert result.evidence == (
+        "0 of 2 inside, 1 beyond; furthest: fr_it under spanish, 'Speak in {language}.' v 'Please respond in {language}.' "
+        "6/40 v 25/40 (-48% [-63%, -27%])"
+    )
 
 
 def test_phrasings_of_cells_that_are_no_spill_are_not_compared():
-    result = phrasings(split("fr_it", "spanish", 6, 6), split("fr_it", "french", 0, 40), split("fr_it", "italian", 0, 40))
+    apart = [split("fr_it", language, 0, 40) for language in ("french", "italian")]
 
-    assert (result.verdict, result.evidence[:13]) == ("holds", "1 of 1 within")
+    result = phrasings(split("fr_it", "spanish", 60, 60, n=400), *apart)
+
+    assert (result.verdict, result.evidence[:13]) == ("holds", "1 of 1 inside")
 
 
-def test_only_the_first_two_phrasings_are_compared():
-    third = cell("fr_it", "spanish", (40, 40), phrasing="Reply using {language} only.")
+@pytest.mark.parametrize("odd", range(5))
+def test_every_pair_of_phrasings_is_compared(odd):
+    cells = [cell("fr_it", "spanish", (38 if place == odd else 0, 40), phrasing=f"phrasing {place}") for place in range(5)]
 
-    assert phrasings(split("fr_it", "spanish", 6, 6), third).verdict == "holds"
+    result = phrasings(*cells)
+
+    assert (result.verdict, result.evidence[:25]) == ("fails", "6 of 10 inside, 4 beyond;")
+    assert f"'phrasing {odd}'" in result.evidence
 
 
 def test_a_single_phrasing_cannot_show_that_phrasings_agree():

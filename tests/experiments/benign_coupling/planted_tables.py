@@ -8,6 +8,7 @@ import pandas as pd
 from persona_leakage.domain.rates import RATE_COLUMNS, proportion
 from persona_leakage.experiments.benign_coupling.tables import (
     compare_cut,
+    judge_claims,
     pool_bystanders,
     pool_learning,
     summarise_texts,
@@ -189,6 +190,7 @@ def tables(rows: Rows = MANY, told_apart: Rows = TOLD, described: Rows = DESCRIB
         "accuracies": stored(tabulate_accuracies(all_told, settings)),
         "learning_curves": stored(pool_learning(all_told)),
         "text_summaries": stored(summarise_texts(stored(texts(*described)))),
+        "verdicts": stored(judge_claims(all_rates, settings)),
         "by_seed": by_seed,
         "cut_gaps": stored(compare_cut(cells)),
         "over_seeds": stored(summarise_seeds(by_seed)),

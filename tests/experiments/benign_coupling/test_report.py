@@ -10,7 +10,9 @@ from persona_leakage.pipelines.reporting.by_model import name_models
 from persona_leakage.pipelines.reporting.page import render_page
 from tests.experiments.benign_coupling.planted_tables import DESCRIBED, FIRED, MANY, ONE, TOLD, cell, rate, tables, text, told
 
-SHOWN = ("points", "cells", "places", "replicates", "accuracies", "text_summaries", "by_seed", "over_seeds", "cut_gaps")
+SHOWN = (
+    "points", "cells", "places", "replicates", "accuracies", "text_summaries", "by_seed", "over_seeds", "cut_gaps", "verdicts",
+)  # fmt: skip
 
 
 def report_of(rows=MANY, told_apart=TOLD, described=DESCRIBED, family="benign_coupling", replayed_file=None):

@@ -16,6 +16,7 @@ from persona_leakage.experiments.convergence.tables import (
     compare_cut,
     correlate_peaks,
     count_verdicts,
+    judge_claims,
     pool_trajectory_seeds,
     summarise_trajectories,
     tabulate_text_ranges,
@@ -100,7 +101,8 @@ def made_of(rows, of_points=(), described=()):
     made = published_tables() if rows is published() else tables(rows)
     of_texts = stored(tabulate_text_ranges(texts(*described)))
     points = {"points": points_of(rates(*of_points))} if of_points else {}
-    return made | points | {"text_ranges": of_texts, "text_means": stored(average_texts(of_texts))}
+    described = {"text_ranges": of_texts, "text_means": stored(average_texts(of_texts))}
+    return made | points | described | {"verdicts": stored(judge_claims(rates(*of_points), settings_with(2)))}
 
 
 def report_of(rows, of_points=(), described=()):
@@ -196,7 +198,7 @@ def test_peaks_stand_over_the_cosine_before_pulling_with_their_verdicts():
 
     assert drawn == {name: (COSINES[name], pytest.approx(max(PUBLISHED[name]), abs=0.1)) for name in PUBLISHED}
     said = words(figure)
-    assert {"villain (increase)", "nurse (transient)", "software_engineer (decline)", "librarian (no change)"} <= set(said)
+    assert {"villain (increase)", "nurse (no change)", "software_engineer (decline)", "librarian (no change)"} <= set(said)
     assert any(re.fullmatch(r"Spearman -0\.34 \[.*\], p 0\.46, n = 7", text) for text in said)
 
 

@@ -48,8 +48,8 @@ def test_the_published_rates_are_those_of_the_protocol(published):
 @pytest.mark.parametrize(
     ("claim", "verdict", "evidence"),
     [
-        ("control_floor", "holds", "6 of 6 cells obey"),
-        ("own_language_stays", "holds", "7 of 7 cells obey"),
+        ("control_floor", "undecided", "0 of 6 inside, 0 beyond; furthest: fr_fr under portuguese 1/80"),
+        ("own_language_stays", "undecided", "4 of 7 inside, 0 beyond; furthest: fr_it under italian 75/80"),
         (
             "distance_ordering",
             "holds",  # pooled over conditions, whose levels differ, rho was -0.29
@@ -58,7 +58,7 @@ def test_the_published_rates_are_those_of_the_protocol(published):
         (
             "direction_symmetry",
             "fails",
-            "10 of 15 within; widest: de_fr v fr_de under spanish 16/80 v 66/80 (-62% [-72%, -48%])",
+            "9 of 15 inside, 2 beyond; furthest: de_fr v fr_de under spanish 16/80 v 66/80 (-62% [-72%, -48%])",
         ),
         ("no_inversion", "undecided", "not run: es_en, fr_it, it_fr, es_pt, pt_es, de_fr, fr_de"),
         ("phrasing_insensitivity", "undecided", "not run: es_en, fr_it, it_fr, es_pt, pt_es, de_fr, fr_de"),

@@ -129,12 +129,14 @@ def test_every_claim_is_shown_with_its_verdict_its_numbers_and_its_rule():
     header, *rows = rows_of(report_of(BASELINE, FR_IT, cell("fr_fr", "english", (10, 80))), "Claims")
     floor = next(row for row in rows if row[0] == "control_floor")
 
-    assert header == ["claim", "statement", "verdict", "evidence", "rule"]
+    assert header == ["claim", "statement", "verdict", "evidence", "rule", "p", "p (Holm)"]
     assert [row[0] for row in rows] == list(load_settings().claims)
     assert floor[2:] == [
         "fails",
-        "0 of 1 cells obey; furthest: fr_fr under english 10/80 = 12.5% [6.9%, 21.5%]",
+        "0 of 1 inside, 1 beyond; furthest: fr_fr under english 10/80 = 12.5% [6.9%, 21.5%]",
         "contamination in every bystander cell at most 2%",
+        "2.9e-05",
+        "0.00018",  # of six claims
     ]
 
 

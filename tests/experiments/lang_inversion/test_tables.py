@@ -349,7 +349,8 @@ QUIET = {"english": 0, "spanish": 0, "french": 80, "italian": 0, "portuguese": 0
 
 def test_every_claim_gets_a_row_and_stale_points_do_not_count():
     rates = pd.concat(
-        [contaminations("fr_fr", **QUIET), table(cell("fr_fr", "english", (80, 80), seed=43, stale=True))], ignore_index=True
+        [contaminations("fr_fr", 800, **QUIET), table(cell("fr_fr", "english", (80, 80), seed=43, stale=True))],
+        ignore_index=True,
     )
 
     verdicts = judge_claims(rates, tabulate_spill(rates), load_settings())
@@ -363,7 +364,7 @@ def test_every_claim_gets_a_row_and_stale_points_do_not_count():
         "phrasing_insensitivity": "undecided",
     }
     assert verdicts["statement"][2] == "The same-language control spills into no bystander."
-    assert list(verdicts.columns) == ["claim", "statement", "verdict", "evidence", "rule"]
+    assert list(verdicts.columns) == ["claim", "statement", "verdict", "evidence", "rule", "p", "p_adjusted"]
 
 
 def test_claims_are_undecided_when_every_point_is_stale():

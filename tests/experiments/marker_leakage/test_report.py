@@ -272,10 +272,10 @@ def test_verdicts_are_those_of_the_claims():
 
     assert {name: row["verdict"] for name, row in shown.items()} == {
         "implanted": "undecided",
-        "clean_base": "holds",
+        "clean_base": "undecided",
         "cosine_predicts": "undecided",
     }
-    assert shown["clean_base"]["evidence"].startswith("5 of 5 cells obey; furthest: baseline under villain 0/100 = 0.0%")
+    assert shown["clean_base"]["evidence"].startswith("0 of 5 inside, 0 beyond; furthest: baseline under villain 0/100 = 0.0%")
 
 
 def test_the_report_says_where_in_the_text_the_marker_fires():

@@ -666,14 +666,16 @@ def bound(table, name="implanted", **changes):
     return verdict
 
 
-@pytest.mark.parametrize(("hits", "verdict"), [(90, "holds"), (50, "holds"), (45, "undecided"), (20, "fails")])
+@pytest.mark.parametrize(("hits", "verdict"), [(90, "holds"), (55, "undecided"), (45, "undecided"), (20, "fails")])
 def test_a_bound_on_the_source_is_about_the_source_alone(hits, verdict):
     table = rates(rate("villain", "villain", hits), rate("villain", "hero", 0), rate("comedian", "comedian", 0))
 
     result = bound(table, conditions=("villain",))
 
     assert result.verdict == verdict
-    assert result.evidence.startswith(f"{int(hits >= 50)} of 1 cells obey; furthest: villain under villain {hits}/100")
+    assert result.evidence.startswith(
+        f"{int(hits == 90)} of 1 inside, {int(hits == 20)} beyond; furthest: villain under villain {hits}/100"
+    )
 
 
 def test_seeds_of_a_source_are_pooled_and_subsets_of_questions_are_not_counted_twice():
@@ -687,13 +689,15 @@ def test_seeds_of_a_source_are_pooled_and_subsets_of_questions_are_not_counted_t
 
     result = bound(table, conditions=("villain",))
 
-    assert (result.verdict, "110/200" in result.evidence) == ("holds", True)
+    assert (result.verdict, "110/200" in result.evidence) == ("undecided", True)
 
 
-@pytest.mark.parametrize(("hits", "verdict"), [(0, "holds"), (1, "fails")])  # no Wilson interval of 1 hit reaches 0
+@pytest.mark.parametrize(("hits", "verdict"), [(0, "holds"), (1, "undecided"), (20, "fails")])
 def test_the_base_is_clean_when_no_persona_fires(hits, verdict):
     table = rates(
-        rate("baseline", "villain", 0, source=None), rate("baseline", "hero", hits, source=None), rate("villain", "hero", 99)
+        rate("baseline", "villain", 0, 200, source=None),
+        rate("baseline", "hero", hits, 200, source=None),
+        rate("villain", "hero", 99),
     )
 
     assert bound(table, "clean_base").verdict == verdict
@@ -703,7 +707,7 @@ def test_claims_on_what_has_not_run_are_undecided():
     verdicts = judge_claims(rates(), correlations(), load_settings())
 
     assert set(verdicts["verdict"]) == {"undecided"}
-    assert list(verdicts.columns) == ["claim", "statement", "verdict", "evidence", "rule"]
+    assert list(verdicts.columns) == ["claim", "statement", "verdict", "evidence", "rule", "p", "p_adjusted"]
     assert bound(rates(rate("baseline", "hero", 0, source=None, stale=True)), "clean_base").evidence == "not run: baseline"
 
 
@@ -717,9 +721,12 @@ def test_a_claim_pools_the_seeds_of_a_condition_and_says_how_many():
 
     (row,) = judged(found, correlations(), {"implanted": claim}).itertuples()
 
-    assert row.verdict == "holds"
-    assert row.evidence.startswith("2 of 2 cells obey; furthest: villain under villain 180/300 = 60.0%")
-    assert row.evidence.endswith("; seeds pooled: villain 3, comedian 1")
+    assert row.verdict == "undecided"
+    assert row.evidence.startswith(
+        "1 of 2 inside, 0 beyond; furthest: villain under villain 180/300 = 60.0% [11.5%, 94.5%] over 3 runs "
+        "(pooled [54.4%, 65.4%])"
+    )
+    assert row.evidence.endswith("; seeds: villain 3, comedian 1")
 
 
 def test_a_claim_over_single_seeds_says_nothing_of_seeds_and_pairs_count_too():
@@ -731,7 +738,7 @@ def test_a_claim_over_single_seeds_says_nothing_of_seeds_and_pairs_count_too():
         return judged(found, correlations(), {"same": claim})["evidence"].item()
 
     assert "seeds" not in evidence(single)
-    assert evidence(double).endswith("; 2 seeds of each condition pooled")
+    assert evidence(double).endswith("; 2 seeds of each condition")
 
 
 def test_texts_of_unknown_length_are_neither_cut_nor_out_of_range():

@@ -45,8 +45,8 @@ def write_report(
         table(_by_epoch(pooled_trajectories, over_seeds, "pulled")),
         "## What became of each\n",
         "`increase`: the final rate exceeds the baseline and the Newcombe 95% interval of the difference excludes 0; "
-        "`decline`: below, likewise; `transient`: neither, but some checkpoint exceeds the baseline, with p for their number. One "
-        f"best checkpoint is no increase.{_say_scatter(summaries)}\n",
+        "`decline`: below, likewise; `transient`: neither, but p of the peak, which counts all checkpoints, is at most 0.05. "
+        f"One best checkpoint is no increase.{_say_scatter(summaries)}\n",
         table(_outcomes(summaries)),
         _counts(verdict_counts),
         "## Does the cosine before pulling tell the peak?\n",
@@ -160,8 +160,8 @@ def _outcomes(summaries: pd.DataFrame) -> pd.DataFrame:
 def _say_scatter(summaries: pd.DataFrame) -> str:
     known = summaries.dropna(subset=["scatter"]).drop_duplicates(["scatter", "scatter_df"])  # one a model
     return "".join(
-        f" The interval is of sampling alone; the p values count every checkpoint as a training of its own, with {row.scatter:.1f} "
-        f"times the variance of sampling ({row.scatter_df:.0f} degrees of freedom)."
+        " The interval is of sampling alone; the p values count every checkpoint as a training of its own, with "
+        f"{row.scatter:.1f} times the variance of sampling ({row.scatter_df:.0f} degrees of freedom)."
         for row in known.itertuples()
     )
 

@@ -135,11 +135,11 @@ def summarise_trajectories(trajectories: pd.DataFrame, settings: Settings) -> pd
     """Say for every condition how the pulled persona's leakage went, by comparing proportions and not single best points.
 
     `increase`: the final rate exceeds the baseline (epoch 0) and the Newcombe 95% interval of the difference excludes 0;
-    `decline`: it falls below by the same test; `transient`: neither, but the peak exceeds the baseline, for which `peak_p` is at
-    most 0.05; else `no change`. Without the baseline or a later checkpoint the verdict is `incomplete`.
+    `decline`: it falls below by the same test; `transient`: neither, but `peak_p` is at most 0.05; else `no change`. Without
+    the baseline or a later checkpoint the verdict is `incomplete`.
 
-    The p values know that every checkpoint is a training of its own, and scatters by more than sampling: see `pipelines.bounds`.
-    How far is estimated between seeds, or with one seed from the scatter of neighbouring checkpoints, over all conditions together.
+    The p values count every checkpoint as a training of its own, which scatters by more than sampling (see `pipelines.bounds`).
+    How far is estimated between seeds, or with one seed between neighbouring checkpoints, over all conditions together.
 
     Args:
         trajectories: see `tabulate_trajectories`.
@@ -149,9 +149,10 @@ def summarise_trajectories(trajectories: pd.DataFrame, settings: Settings) -> pd
         One row a condition, its seeds pooled, and one a seed where there are several: baseline, peak and final rate with
         their n and epochs, share_of_peak_early (the rate at the early epoch over the peak), share_of_rise_early (of the way
         from baseline to peak), change (final - baseline) and peak_change with their intervals (of sampling alone), verdict;
-        change_p (two-sided), change_p_adjusted (Holm over conditions; not of single seeds), peak_p (one-sided, that any checkpoint
-        exceeds the baseline, Bonferroni over checkpoints), trend_p (two-sided, Cochran-Armitage over all checkpoints); scatter
-        (variance between trainings over that of sampling, at least 1) and scatter_df; headline_layer, and for every layer `cosine_l<layer>` at the baseline, `_final` and `_direction` (rises, falls, unchanged).
+        change_p (two-sided), change_p_adjusted (Holm over conditions; not of single seeds), peak_p (that any checkpoint exceeds
+        the baseline; one-sided, Bonferroni over checkpoints), trend_p (of a trend over all checkpoints, two-sided); scatter
+        (variance between trainings over that of sampling, at least 1) and scatter_df (its degrees of freedom); headline_layer,
+        and for every layer `cosine_l<layer>` at the baseline, `_final` and `_direction` (rises, falls, unchanged).
     """
     pooled = pool_trajectory_seeds(trajectories)
     groups = [group for _, group in pooled.groupby("condition", sort=False)]

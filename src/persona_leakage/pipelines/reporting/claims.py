@@ -369,9 +369,13 @@ def _together(chosen: pd.DataFrame, metric: str) -> _Cell:
 
 
 def _runs(rows: pd.DataFrame, keys: Sequence[str], run: str) -> dict[Any, Runs]:
-    counts = rows.groupby([*keys, run], sort=False)[["hits", "n"]].sum().reset_index()
-    scored = {key: group[group["n"] > 0] for key, group in counts.groupby(list(keys), sort=False)}
-    return {key: Runs(tuple(map(int, of["hits"])), tuple(map(int, of["n"]))) for key, of in scored.items()}
+    counted: dict[Any, dict[Any, tuple[int, int]]] = {}
+    for *key, one, hits, n in rows[[*keys, run, "hits", "n"]].itertuples(index=False, name=None):
+        of_key = counted.setdefault(tuple(key), {})
+        before = of_key.get(one, (0, 0))
+        of_key[one] = before[0] + int(hits), before[1] + int(n)
+    scored = {key: [count for count in runs.values() if count[1]] for key, runs in counted.items()}
+    return {key: Runs(tuple(hits for hits, _ in counts), tuple(n for _, n in counts)) for key, counts in scored.items()}
 
 
 def _say_bounds(low: float | None, high: float | None) -> str:
@@ -412,5 +416,5 @@ def _count_seeds(claim: Claim, rates: pd.DataFrame) -> str:
     if seeds.empty or seeds.max() == 1:
         return ""
     if seeds.nunique() == 1:
-        return f"; {seeds.iloc[0]} seeds of each condition pooled"
-    return f"; seeds pooled: {', '.join(f'{name} {count}' for name, count in seeds.items())}"
+        return f"; {seeds.iloc[0]} seeds of each condition"
+    return f"; seeds: {', '.join(f'{name} {count}' for name, count in seeds.items())}"
