@@ -16,6 +16,7 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from persona_leakage.domain.errors import UserError
+from persona_leakage.domain.frozen import fingerprint
 from persona_leakage.domain.plan import Plan
 from persona_leakage.experiments import family_of, is_replay
 from persona_leakage.experiments.family import read_variants, resolve_plan
@@ -181,6 +182,11 @@ class RunRecord:
     """Appends each run of a point to its run record, whether it ends well or not."""
 
     @hook_impl
+    def after_context_created(self, context: Any) -> None:
+        """Note the parameters."""
+        self._parameters = context.config_loader["parameters"]
+
+    @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Start the record; a run that begins after the plan was resolved is one of the saved plan."""
         self._record: dict[str, Any] = {"started": now(), "nodes": {}}
@@ -233,7 +239,13 @@ class RunRecord:
             "code": describe_code(Path(run_params["project_path"])),
             "machine": describe_machine(),
             "parameters": plan.model_dump(mode="json"),
+            "claims": self._rules(plan),
         }
         name = f"{plan.family}.run_record"
         earlier = catalog.load(name) if catalog.exists(name) else []
         catalog.save(name, [*earlier, entry])
+
+    def _rules(self, plan: Plan) -> dict[str, str]:
+        """Fingerprint the rule of every claim, so that one which is changed after the run shows."""
+        settings = read_variants(family_of(plan.family), self._parameters).of(plan.address.model).settings
+        return {name: fingerprint(claim) for name, claim in getattr(settings, "claims", {}).items()}

@@ -86,6 +86,7 @@ def test_the_run_record_names_code_machine_parameters_and_times(planted: Project
     assert record["code"]["packages"]["torch"].startswith("2.")
     assert record["nodes"]["fine_tuning.tune.train_adapters"]["seconds"] > 0
     assert record["machine"]["cores"] >= 1
+    assert record["claims"]["control_floor"] == fingerprint(load_settings().claims["control_floor"])
 
 
 def test_a_report_can_be_redone_alone(planted: Project) -> None:

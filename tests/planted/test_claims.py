@@ -124,25 +124,25 @@ def test_flat_courses_do_not_rise_in_most_conditions(noise):
 
     def study(rng):
         return [
-            row for name in "abc" for epoch in range(0, 15, 2)
+            row for name in "abc" for epoch in range(0, 11, 2)
             for row in drawn(rng, name, "p", 0.3, 200, 1, noise, checkpoint=epoch, role="pulled")
         ]  # fmt: skip
 
-    found = verdicts(claim, study, studies=40)
+    found = verdicts(claim, study, studies=12)
 
-    assert found["holds"] + found["fails"] <= 6
+    assert found["holds"] + found["fails"] <= 3
 
 
 def test_among_ten_claims_on_their_bounds_hardly_any_is_decided():
     claims = {str(place): bound(at_most=0.3).model_copy(update={"conditions": (str(place),)}) for place in range(10)}
     rng = np.random.default_rng(0)
-    studies = [pd.DataFrame([row for name in claims for row in drawn(rng, name, "p", 0.3, 200)]) for _ in range(20)]
+    studies = [pd.DataFrame([row for name in claims for row in drawn(rng, name, "p", 0.3, 200)]) for _ in range(12)]
 
     found = [judge_all(claims, study) for study in studies]
 
     alone = sum((table["p"] <= 0.05).any() for table in found)
-    assert alone > 3  # uncorrected, some claim is decided in a third of the studies
-    assert sum((table["verdict"] != "undecided").any() for table in found) <= 3
+    assert alone > 1  # uncorrected, some claim is decided in a third of the studies
+    assert sum((table["verdict"] != "undecided").any() for table in found) <= 2
 
 
 def test_raw_and_finished_rates_must_agree():
