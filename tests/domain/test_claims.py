@@ -5,7 +5,16 @@ import re
 import pytest
 from pydantic import ValidationError
 
-from persona_leakage.domain.claims import CosinePredicts, RankOrder, RateBound, SameRates, among, check_terms
+from persona_leakage.domain.claims import (
+    Changes,
+    CosinePredicts,
+    RankOrder,
+    RateBound,
+    RateDifference,
+    SameRates,
+    among,
+    check_terms,
+)
 
 BOUND = RateBound(statement="s", metric="leakage", role="source", conditions=("a",), at_least=0.5)
 ORDER = RankOrder(
@@ -66,3 +75,35 @@ def test_phrasings_are_compared_within_conditions_which_must_be_known_too():
 def test_a_bound_needs_a_bound_that_a_rate_can_reach(bounds):
     with pytest.raises(ValidationError):
         RateBound(statement="s", metric="leakage", role="source", conditions=("a",), **bounds)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [
+        ({"at_most": 0.0}, "at_most 0 is shown by no number of completions.*between 0 and 1, such as 0.01"),
+        ({"at_least": 1.0}, "at_least 1 is shown by no number of completions.*between 0 and 1, such as 0.99"),
+        ({"at_least": 0.5, "at_most": 0.2}, "at_least lies above at_most; exchange them"),
+        ({}, "a bound needs at_most or at_least"),
+    ],
+)
+def test_a_bound_that_nothing_can_show_is_refused_with_one_that_something_can(bounds, said):
+    with pytest.raises(ValidationError, match=said):
+        RateBound(statement="s", metric="leakage", role="source", conditions=("a",), **bounds)
+
+
+def test_a_difference_may_have_negative_bounds_and_names_both_sides():
+    given = {"statement": "s", "metric": "leakage", "role": "others", "conditions": ("a",), "others": ("b",)}
+
+    assert RateDifference(**given, at_least=-0.1, at_most=0.1).terms["condition"] == ("a", "b")
+    with pytest.raises(ValidationError, match=r"at_least -1 is shown by no number.*between -1 and 1, such as -0.99"):
+        RateDifference(**given, at_least=-1)
+
+
+def test_no_more_changes_than_conditions_can_be_claimed():
+    with pytest.raises(ValidationError, match="count 3 exceeds the 2 conditions; lower it"):
+        Changes(statement="s", metric="leakage", role="pulled", direction="rises", count=3, conditions=("a", "b"))
+
+
+def test_a_margin_of_0_is_refused():
+    with pytest.raises(ValidationError):
+        SameRates(**{**SAME.model_dump(), "margin": 0})

@@ -4,6 +4,8 @@ import re
 import pandas as pd
 import pytest
 
+from persona_leakage.domain.frozen import fingerprint
+from tests.experiments.lang_inversion.plans import load_settings
 from tests.project import Project
 
 

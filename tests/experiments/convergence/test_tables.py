@@ -186,7 +186,7 @@ def test_verdicts(name):
     assert summary(*trajectory("c", hits))["verdict"] == verdict
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.integers(0, 60), min_size=2, max_size=5))
 def test_every_verdict_is_the_rule_of_the_protocol(counts):
     hits = dict(enumerate(counts))
