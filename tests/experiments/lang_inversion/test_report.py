@@ -135,8 +135,8 @@ def test_every_claim_is_shown_with_its_verdict_its_numbers_and_its_rule():
         "fails",
         "0 of 1 inside, 1 beyond; furthest: fr_fr under english 10/80 = 12.5% [6.9%, 21.5%]",
         "contamination in every bystander cell at most 2%",
-        "2.9e-05",
-        "0.00018",  # of six claims
+        "9.4e-06",  # twice the chance of 10 or more of 80 at 2%
+        "5.6e-05",  # of six claims
     ]
 
 

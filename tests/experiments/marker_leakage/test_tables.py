@@ -692,8 +692,8 @@ def test_seeds_of_a_source_are_pooled_and_subsets_of_questions_are_not_counted_t
     assert (result.verdict, "110/200" in result.evidence) == ("undecided", True)
 
 
-@pytest.mark.parametrize(("hits", "verdict"), [(0, "holds"), (1, "undecided"), (20, "fails")])
-def test_the_base_is_clean_when_no_persona_fires(hits, verdict):
+@pytest.mark.parametrize(("hits", "verdict"), [(0, "holds"), (1, "holds"), (5, "undecided"), (20, "fails")])
+def test_the_base_is_clean_when_hardly_any_answer_fires(hits, verdict):
     table = rates(
         rate("baseline", "villain", 0, 200, source=None),
         rate("baseline", "hero", hits, 200, source=None),
