@@ -57,7 +57,9 @@ def between(cells: pd.DataFrame, prefix: str) -> tuple[float, float]:
     return difference(one, other)[1:]
 
 
-SHOWN = ("points", "cells", "places", "replicates", "accuracies", "text_summaries", "by_seed", "over_seeds", "cut_gaps")
+SHOWN = (
+    "points", "cells", "places", "replicates", "accuracies", "text_summaries", "by_seed", "over_seeds", "cut_gaps", "verdicts",
+)  # fmt: skip
 
 
 def test_the_raw_rates_differ_the_finished_ones_do_not_and_the_report_warns() -> None:

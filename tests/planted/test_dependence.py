@@ -110,16 +110,20 @@ def test_a_pool_of_follow_ups_alone_does_not_exist():
 # both kinds of rates
 
 
+def finish(table, hits, n=None):
+    """Have so many firings of n finished completions beside each row's raw count; of all of them, unless told."""
+    n = table["n"] if n is None else n
+    return table.assign(finished_hits=hits, finished_n=n, finished_rate=hits / n)
+
+
 def test_finished_rates_are_correlated_beside_the_raw_ones():
     """Texts near the source are cut: among all completions the marker falls with the cosine, among finished ones it rises."""
     table = leakage(SOURCES[0])
-    finished = table.assign(finished_rate=1 - table["rate"])
-    unknown = table.assign(finished_rate=math.nan)
+    finished = finish(table, table["n"] - table["hits"])
 
     rows = correlate_leakage(finished, load_settings()).set_index(["of", "scope"])["rho"]
 
     assert rows["leakage", "source"] == pytest.approx(-rows["leakage:finished", "source"])
-    assert set(correlate_leakage(unknown, load_settings())["of"]) == {"leakage"}
     assert set(correlate_leakage(table, load_settings())["of"]) == {"leakage"}
 
 
@@ -132,12 +136,14 @@ def test_the_cosine_predicts_only_when_finished_texts_say_so_too():
     table = leakage(*SOURCES[:2])
 
     assert judged(table).verdict == "holds"
-    assert judged(table.assign(finished_rate=table["rate"])).verdict == "holds"
-    assert judged(table.assign(finished_rate=1 - table["rate"])).verdict == "undecided"
-    assert judged(table.assign(hits=table["n"] - table["hits"], finished_rate=1 - table["rate"])).verdict == "fails"
-    unknown_of_one = table["rate"].where(table["condition"] == "villain")
-    assert judged(table.assign(finished_rate=unknown_of_one)).verdict == "holds"
-    assert "finished texts: villain" in judged(table.assign(finished_rate=unknown_of_one)).evidence
+    without = table["n"] - table["hits"]
+    assert judged(finish(table, table["hits"])).verdict == "holds"
+    assert judged(finish(table, without)).verdict == "undecided"
+    assert judged(finish(table.assign(hits=without, rate=without / table["n"]), without)).verdict == "fails"
+    known = table["condition"] == "villain"
+    of_one = finish(table, table["hits"].where(known, 0), table["n"].where(known, 0))
+    assert judged(of_one).verdict == "holds"
+    assert "finished texts: villain" in judged(of_one).evidence
 
 
 def test_holm_takes_in_how_many_sources_are_looked_at():

@@ -254,7 +254,10 @@ def test_a_claim_about_an_unknown_condition_is_refused(changes, claim):
     assert str(error.value) == f"{NAME}: claims.{claim} names the condition 'fr_itt'; known: {', '.join(PAIRS)}"
 
 
-METRICS = "following, contamination, inversion, mixed, judge:following, judge:contamination, judge:unlabelled, label:english, "
+METRICS = (
+    "following, contamination, inversion, following:finished, contamination:finished, inversion:finished, cut, mixed, "
+    "cross_check:following, cross_check:contamination, judge:following, judge:contamination, judge:unlabelled, label:english, "
+)
 
 
 @pytest.mark.parametrize(

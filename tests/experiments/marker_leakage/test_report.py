@@ -310,7 +310,7 @@ def test_a_report_over_a_baseline_alone_has_nothing_to_show():
     report = report_of(BASELINE, [], [text("baseline", "hero")])
 
     assert rows_of(report, "Sources") == []
-    assert report.count("*Nothing to show.*") == 5
+    assert report.count("*Nothing to show.*") == 6
     assert not re.search(r"\bnan\b", report)
 
 

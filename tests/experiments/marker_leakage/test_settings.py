@@ -354,7 +354,10 @@ KNOWN = f"known: {', '.join(CONDITIONS)}, and any persona"
     [
         (COSINE_CLAIM | {"layer": 12}, "names the layer '12'; known: 10, 15, 20, 25"),
         (SOURCE_CLAIM | {"role": "sauce"}, "names the role 'sauce'; known: source, negative, bystander, others"),
-        (SOURCE_CLAIM | {"metric": "leak"}, "names the metric 'leak'; known: leakage, leakage:tokens, start:characters,"),
+        (
+            SOURCE_CLAIM | {"metric": "leak"},
+            "names the metric 'leak'; known: leakage, leakage:finished, cut, leakage:tokens, start:characters,",
+        ),
         (SOURCE_CLAIM | {"conditions": ["villain", "vilain"]}, f"names the condition 'vilain'; {KNOWN}"),
         (COSINE_CLAIM | {"conditions": ["vilain"]}, f"names the condition 'vilain'; {KNOWN}"),
     ],

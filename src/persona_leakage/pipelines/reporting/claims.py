@@ -26,7 +26,6 @@ from persona_leakage.pipelines.bounds import (
 from persona_leakage.pipelines.correlation import correlation
 from persona_leakage.pipelines.reporting.page import interval, table, write_numbers
 
-SIGNIFICANT = 0.05
 _NO_ROWS = pd.DataFrame()
 _CELL = ["condition", "cell", "part", "role"]
 
@@ -36,7 +35,7 @@ class Verdict(NamedTuple):
 
     Attributes:
         p: of the likelier of `holds` and `fails`, times two for there being two: where it is at most 0.05, the verdict is a
-            mistake in at most 5% of studies. NaN where the rule is about an interval only.
+            mistake in at most 5% of studies. NaN where it is unknown.
     """
 
     verdict: Literal["holds", "fails", "undecided"]
@@ -158,11 +157,11 @@ def _order(claim: RankOrder, spill: pd.DataFrame) -> Verdict:
     known = chosen[chosen[rate].notna()]
     conditions, languages = known["condition"].tolist(), known["directive_language"].tolist()
     found = correlation(known[rate].tolist(), known[predictor].tolist(), within=conditions, clusters=[conditions, languages])
-    sure, falls = found.permutation_p < SIGNIFICANT, claim.direction == "falls"
+    sure, falls = found.permutation_p < LEVEL, claim.direction == "falls"
     shown = interval(found.rho, found.low, found.high, found.no_interval)
     return _decide(
         f"Spearman of bystander {claim.metric} with {claim.predictor}, ranked within each condition: "
-        f"{'below' if falls else 'above'} 0, permutation p within conditions below {SIGNIFICANT}",
+        f"{'below' if falls else 'above'} 0, permutation p within conditions below {LEVEL}",
         f"undefined over {found.n} cells (too few, or no variation)"
         if math.isnan(found.rho)
         else f"rho {shown}, permutation p {found.permutation_p:.2g}, n {found.n} cells within {len(set(conditions))}",
@@ -170,7 +169,7 @@ def _order(claim: RankOrder, spill: pd.DataFrame) -> Verdict:
         chosen["condition"],
         fails=sure and (found.rho > 0) == falls,
         holds=sure and (found.rho < 0) == falls,
-    )
+    )._replace(p=found.permutation_p)
 
 
 def _predicts(claim: CosinePredicts, correlations: pd.DataFrame) -> Verdict:
@@ -182,7 +181,7 @@ def _predicts(claim: CosinePredicts, correlations: pd.DataFrame) -> Verdict:
         & ((correlations["of"] == "leakage") | (correlations["n"] > 0))  # how completions ended may be unknown
     ]
     adjusted = pd.concat([_adjust(rows) for _, rows in chosen.groupby("of", sort=False)] or [chosen.assign(holm=math.nan)])
-    sure = adjusted["holm"] < SIGNIFICANT
+    sure = adjusted["holm"] < LEVEL
     below = (sure & (adjusted["rho"] < 0)).groupby(adjusted["condition"]).all()
     shown = [
         f"{'' if row.of == 'leakage' else 'finished texts: '}{row.condition} "
@@ -192,13 +191,18 @@ def _predicts(claim: CosinePredicts, correlations: pd.DataFrame) -> Verdict:
     ]
     return _decide(
         f"in every condition, Spearman of bystander leakage with the {claim.geometry} at layer {claim.layer}: above 0, "
-        f"two-sided p below {SIGNIFICANT} after Holm over conditions; over finished texts too where known",
+        f"two-sided p below {LEVEL} after Holm over conditions; over finished texts too where known",
         "; ".join(shown),
         claim.conditions,
         adjusted["condition"],
         fails=bool(below.any()),
         holds=bool((sure & (adjusted["rho"] > 0)).all()),
-    )
+    )._replace(p=_surest(adjusted, below) if below.any() else float(adjusted["holm"].max()))
+
+
+def _surest(adjusted: pd.DataFrame, below: pd.Series) -> float:
+    """Take the p of the condition that is most surely below 0: the largest of its own, which must agree."""
+    return float(adjusted[adjusted["condition"].map(below)].groupby("condition")["holm"].max().min())
 
 
 def _adjust(correlations: pd.DataFrame) -> pd.DataFrame:
