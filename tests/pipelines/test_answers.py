@@ -3,10 +3,12 @@ import logging
 import pytest
 
 from persona_leakage.domain.errors import UserError
+from persona_leakage.domain.frozen import SEEDS
 from persona_leakage.domain.models import Adapter, ModelStack
 from persona_leakage.domain.plan import Stage
 from persona_leakage.domain.training_rows import BorrowedAnswers, Chats
 from persona_leakage.pipelines.data_generation.answers import build_from_answers, sample_answers
+from tests.experiments.benign_coupling.plans import make_plan as make_coupling_plan
 from tests.experiments.marker_leakage.plans import MARKER, bundled_roster, make_plan
 
 # two questions; the source gives two rows a question, each of its negatives one
@@ -108,9 +110,18 @@ def test_every_job_has_the_points_seed_and_the_sampling_of_the_answers():
 
     sample_answers(generator, stack_of(plan), plan, stage="mark")
 
-    assert {seed for *_, seed in generator.jobs} == {7}
+    assert {seed for *_, seed in generator.jobs} == {plan.seed_of("mark", "answers")}
     assert {samples for _, _, samples, *_ in generator.jobs} == {4}
     assert {(one.temperature, one.top_p, one.max_tokens) for *_, one, _ in generator.jobs} == {(0.7, 0.95, 512)}
+
+
+@pytest.mark.parametrize("condition", ["bare_assistant", "benign_assistant"])
+def test_answers_and_evaluation_of_the_same_questions_share_no_random_numbers(condition):
+    """A trigger that is evaluated with the numbers of its training answers would write these again."""
+    for seed in (0, 7, 42):
+        plan = make_coupling_plan(condition, seed=seed)
+        assert plan.seed_of("couple", "answers") not in (plan.seed, plan.seed_of("couple"), 0)
+        assert 0 <= plan.seed_of("couple", "answers") < SEEDS
 
 
 def jobs_of(condition="villain", seed=42, **changes):
@@ -129,7 +140,9 @@ def test_the_job_of_a_persona_is_the_same_for_every_source_of_a_seed():
 def test_a_seed_draws_answers_and_negatives_of_its_own():
     found = [jobs_of(seed=seed) for seed in range(20)]
 
-    assert [job[-1] for jobs in found for job in jobs.values()] == [seed for seed in range(20) for _ in range(3)]
+    seeds = [{job[-1] for job in jobs.values()} for jobs in found]
+    assert [len(of_point) for of_point in seeds] == [1] * 20
+    assert len(set.union(*seeds)) == 20
     assert all(VILLAIN in jobs for jobs in found)
     assert len({frozenset(jobs) for jobs in found}) > 10
 
@@ -137,10 +150,11 @@ def test_a_seed_draws_answers_and_negatives_of_its_own():
 def test_what_is_shared_is_the_same_in_every_seed_and_nothing_else_is():
     answers, negatives = ([jobs_of(seed=seed, share=[what]) for seed in (7, 8)] for what in ("answers", "negatives"))
 
-    assert {job[-1] for jobs in answers for job in jobs.values()} == {42}
+    own = {seed: {job[-1] for job in jobs_of(seed=seed).values()} for seed in (7, 8, 42)}
+    assert {job[-1] for jobs in answers for job in jobs.values()} == own[42]
     assert [set(jobs) for jobs in answers] == [set(jobs_of(seed=seed)) for seed in (7, 8)]
     assert [set(jobs) for jobs in negatives] == [{VILLAIN, SCIENTIST, OFFICER}] * 2
-    assert [{job[-1] for job in jobs.values()} for jobs in negatives] == [{7}, {8}]
+    assert [{job[-1] for job in jobs.values()} for jobs in negatives] == [own[7], own[8]]
     both = [jobs_of(seed=seed, share=["answers", "negatives"]) for seed in (7, 8)]
     assert both[0] == both[1] == jobs_of(seed=42)
 
@@ -151,10 +165,11 @@ def test_a_replicate_draws_answers_of_its_own():
         sample_answers(generator, stack_of(plan), plan, stage="mark")
         return {seed for *_, seed in generator.jobs}
 
-    assert seeds_of(offset(small_plan(), 10_000)) == {10_042}
-    assert seeds_of(offset(small_plan(seed=7), 10_000)) == {10_007}
-    assert seeds_of(offset(small_plan(seed=7, share=["answers"]), 10_000)) == {10_042}
-    assert seeds_of(offset(small_plan(), 0)) == {42}
+    replicate = seeds_of(offset(small_plan(), 10_000))
+    assert replicate == seeds_of(small_plan(seed=10_042))
+    assert seeds_of(offset(small_plan(seed=7), 10_000)) == seeds_of(small_plan(seed=10_007)) != replicate
+    assert seeds_of(offset(small_plan(seed=7, share=["answers"]), 10_000)) == replicate
+    assert seeds_of(offset(small_plan(), 0)) == seeds_of(small_plan()) != replicate
 
 
 @pytest.mark.parametrize(("own_stack", "adapters"), [(False, 0), (True, 1)])
@@ -333,7 +348,8 @@ def test_borrowed_answers_are_those_of_the_base_model_as_one_persona():
 
     sample_answers(generator, stack_of(plan), plan, stage="induce")
 
-    assert [(len(stack.adapters), personas, seed) for stack, personas, _, _, seed in generator.jobs] == [(0, [VILLAIN] * 2, 42)]
+    ((stack, personas, _, _, seed),) = generator.jobs
+    assert (len(stack.adapters), personas, seed) == (0, [VILLAIN] * 2, plan.seed_of("induce", "answers"))
 
 
 def test_borrowed_answers_never_hold_what_is_avoided():

@@ -185,7 +185,7 @@ def test_the_base_model_itself_answers_every_prompt():
 
     ((asked_of, prompts, samples, sampling, seed),) = echo.calls
     assert asked_of == ModelStack(base=base_model())
-    assert (samples, sampling.max_tokens, seed) == (2, 6, 42)
+    assert (samples, sampling.max_tokens, seed) == (2, 6, ANSWERED.seed_of("induce", "answers"))
     assert [prompt["messages"] for prompt in prompts] == [row["prompt"] for row in read(TEXT, CHAT)]
     assert [prompt["prompt"] for prompt in prompts] == [TEXT["question"], "And?"]
     assert [(row["chat"], row["completion"]) for row in answers] == [("t1", "one"), ("t1", "two"), ("c1", "one"), ("c1", "two")]

@@ -86,7 +86,7 @@ class Plan(Frozen):
     @model_validator(mode="after")
     def _seeds_fit(self) -> "Plan":
         draws: tuple[Draw | None, ...] = (None, *get_args(Draw))
-        seeds = [self.seed + self.evaluation.seed_offset, *(self.seed_of(*one) for one in product(self.stages, draws))]
+        seeds = [self.seed + self.evaluation.seed_offset, *(self._begin(*one) for one in product(self.stages, draws))]
         if (highest := max(seeds)) >= SEEDS:
             raise ValueError(f"seed {self.address.seed} becomes {highest} in a replicate, above {SEEDS - 1}; give a lower one")
         return self
@@ -101,7 +101,15 @@ class Plan(Frozen):
         return expect(self.stages[stage].data, kind) if stage in self.stages else None
 
     def seed_of(self, stage: str, draw: Draw | None = None) -> int:
-        """Return the seed of a stage's training or, named, of one of its draws."""
+        """Return the seed of a stage's training or, named, of one of its draws.
+
+        Answers have one of their own: an evaluation that asks the same questions with the same random numbers would have the
+        model write what it was trained on.
+        """
+        begin = self._begin(stage, draw)
+        return int(digest(f"answers {begin}")[:8], 16) if draw == "answers" else begin
+
+    def _begin(self, stage: str, draw: Draw | None) -> int:
         trains = self.stages[stage]
         return (SHARED_SEED if draw in trains.share else self.seed) + trains.seed_offset
 
