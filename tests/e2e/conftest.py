@@ -6,7 +6,7 @@ from tests.project import Project
 
 PLANTED = """
 generator:
-  type: tests.planted.PlantedGeneratorDataset
+  type: tests.planted_languages.PlantedGeneratorDataset
   texts: data/01_raw/parallel_texts.jsonl
   trained: {english: 0, spanish: 2, french: 3, italian: 3, portuguese: 1, german: 0, mandarin: 0}
 """

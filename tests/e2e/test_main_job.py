@@ -46,7 +46,7 @@ def test_the_report_gives_rates_with_n_and_interval_and_verdicts(planted: Projec
     report = planted.data("08_reporting/report.md").read_text()
     assert "4/6 = 66.7% [30.0%, 90.3%]" in report
     assert re.search(r"\| control_floor \|.*\| undecided \| not run: fr_fr", report)
-    assert re.search(r"\| own_language_stays \|.*\| undecided \| 1 of 1 cells obey", report)
+    assert re.search(r"\| own_language_stays \|.*\| undecided \| 0 of 1 inside, 0 beyond; furthest: fr_it", report)
 
 
 def test_the_page_needs_no_other_file(planted: Project) -> None:

@@ -283,10 +283,15 @@ def test_planted_rates_stand_in_the_tables_of_the_report(finished: Finished) -> 
 
 def test_planted_rates_are_said_in_the_report(finished: Finished) -> None:
     report = planted(finished, "08_reporting/report.md").read_text()
-    assert "| villain | 42 | 8/10 = 80.0% [49.0%, 94.3%] | 7 | 22.9% | 100.0% crime_lord | 3 |" in report
+    rate = "8/10 = 80.0% [49.0%, 94.3%]"
+    (row,) = [
+        line for line in report.splitlines() if line.startswith(f"| villain | 42 | {rate} | {rate} | 0/10 = 0.0% [0.0%, ")
+    ]
+    assert " | 7 | 22.9% | 22.9% | " in row
+    assert row.endswith(" | 100.0% crime_lord | 3 |")
     assert "bystanders that fire more than the source itself: villain seed 42 (1 of 7, most: crime_lord)." in report
-    assert re.search(r"\| clean_base \|.*\| holds \| 8 of 8 cells obey", report)
-    assert re.search(r"\| implanted \|.*\| undecided \| 1 of 1 cells obey; furthest: villain under villain 8/10", report)
+    assert re.search(r"\| clean_base \|.*\| undecided \| 0 of 8 inside, 0 beyond; furthest: baseline", report)
+    assert re.search(r"\| implanted \|.*\| undecided \| 0 of 1 inside, 0 beyond; furthest: villain under villain 8/10", report)
     assert "| villain | others | 2/16 = 12% |" in report
     page = planted(finished, "08_reporting/report.html").read_text()
     assert "<title>crime_lord (hierarchical): 10/10 = 100.0%, cosine " in page

@@ -88,8 +88,31 @@ def test_no_counts_give_a_p_that_is_none():
 def test_a_spread_makes_the_p_of_a_difference_larger():
     calm, wild = Runs((58, 60, 62), (200,) * 3), Runs((20, 60, 100), (200,) * 3)
 
-    assert difference_tails(calm, Runs((98, 100, 102), (200,) * 3), 0).below < 0.002
+    assert difference_tails(calm, Runs((98, 100, 102), (200,) * 3), 0).below < 0.01
     assert difference_tails(wild, Runs((60, 100, 140), (200,) * 3), 0).below > 0.05
+
+
+def test_a_quiet_side_does_not_hide_how_far_the_other_scatters():
+    wild = Runs((20, 60, 100), (200,) * 3)
+
+    for quiet in (Runs((0, 0, 0), (200,) * 3), Runs((10, 10, 10), (3000,) * 3)):
+        assert difference_tails(wild, quiet, 0.1).above > 0.05
+        assert difference_tails(Runs((58, 60, 62), (200,) * 3), quiet, 0.1).above < 0.05  # the same rate, from runs that agree
+    assert spread_between(wild, Runs((0, 0, 0), (200,) * 3)) == spread_between(wild)
+
+
+def test_courses_that_never_fire_say_nothing_of_the_scatter_of_others():
+    jagged = [one(hits, 200) for hits in (50, 80, 40, 95, 45, 85, 40, 90, 50, 80, 60)]
+    silent = [one(0, 200)] * 11
+
+    assert spread_of([jagged, *[silent] * 6]) == spread_of([jagged])
+
+
+def test_one_repeated_step_does_not_outweigh_whole_courses():
+    course = [one(hits, 200) for hits in (20, 30, 40, 50, 60, 70)]
+    begun = [[Runs((20, 22), (200, 200)), *course[1:]], course]
+
+    assert spread_of(begun).df > 2
 
 
 def test_a_trend_is_cochrans_and_armitages():

@@ -78,7 +78,15 @@ def test_pairs_are_reordered_within_labels_only():
 def test_clusters_of_single_pairs_are_independent_pairs():
     one, other = RANDOM.normal(size=(2, 20))
 
-    assert correlation(one, other, clusters=[list(range(20)), ["x"] * 20]) == correlation(one, other)
+    assert correlation(one, other, clusters=[list(range(20))]) == correlation(one, other)
+
+
+def test_one_cluster_is_fewer_than_two_and_gives_no_interval_either():
+    one, other = RANDOM.normal(size=(2, 20))
+
+    found = correlation(one, other, clusters=[list(range(20)), ["x"] * 20])
+
+    assert (found.no_interval, math.isnan(found.low), math.isnan(found.p)) == ("1 clusters", True, True)
 
 
 def test_an_interval_over_clusters_is_that_of_resampling_them():

@@ -103,14 +103,14 @@ def test_arms_that_differ_by_the_margin_do_not_leak_alike(noise):
         statement="",
         metric="leakage",
         role="others",
-        conditions=tuple("abc"),
-        others=tuple("def"),
+        conditions=tuple("abcde"),
+        others=tuple("fghij"),
         at_least=-0.1,
         at_most=0.1,
     )
 
     def study(rng, gap=0.1):
-        return [row for name in "abcdef" for row in drawn(rng, name, "p", 0.3 if name < "d" else 0.3 + gap, 400, 1, noise)]
+        return [row for name in "abcdefghij" for row in drawn(rng, name, "p", 0.3 if name < "f" else 0.3 + gap, 400, 1, noise)]
 
     found = verdicts(claim, study)
 

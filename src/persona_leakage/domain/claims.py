@@ -80,7 +80,10 @@ class RateDifference(_Region):
 
 
 class Changes(_Claim):
-    """Claim: from the first checkpoint to the last, the role's rate rises (or falls) in at least `count` of the conditions."""
+    """Claim: from checkpoint 0 to the last, the role's rate rises (or falls) in at least `count` of the conditions.
+
+    A condition that has not run at both, the last of any condition, counts as one that does not.
+    """
 
     kind: Literal["changes"] = "changes"
     metric: str

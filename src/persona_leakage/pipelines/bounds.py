@@ -63,16 +63,18 @@ class Tails(NamedTuple):
 def spread_between(*groups: Runs) -> Spread:
     """Estimate from repeated runs how far they scatter: Pearson's chi-squared within groups over its degrees of freedom.
 
+    Groups at 0 or 1 cannot show any scatter, and say nothing of that of others; among themselves they have the factor 1.
+
     Args:
         *groups: runs of the same, which differ by training and sampling only.
     """
-    chi, df = 0.0, 0
-    for group in groups:
+    repeated = [group for group in groups if len(group.n) > 1]
+    varied = [group for group in repeated if 0 < group.pooled[0] < group.pooled[1]]
+    chi, df = 0.0, sum(len(group.n) - 1 for group in varied or repeated)
+    for group in varied:
         hits, n = np.array(group.hits), np.array(group.n)
-        df += max(0, len(n) - 1)
-        rate = hits.sum() / n.sum() if len(n) else 0.0
-        if 0 < rate < 1:
-            chi += float((n * (hits / n - rate) ** 2).sum() / (rate * (1 - rate)))
+        rate = hits.sum() / n.sum()
+        chi += float((n * (hits / n - rate) ** 2).sum() / (rate * (1 - rate)))
     return Spread(max(1.0, chi / df), df) if df else Spread()
 
 
@@ -80,13 +82,13 @@ def spread_along(*courses: Runs) -> Spread:
     """Estimate from courses of runs, each run its own training, how far they scatter about their course.
 
     What is slow in a course drops out, since only neighbours are compared: the mean squared successive difference over what
-    sampling alone gives (von Neumann 1941, who also has its degrees of freedom).
+    sampling alone gives (von Neumann 1941, who also has its degrees of freedom). Courses that stay at 0 or 1 show nothing.
     """
     ratios: list[float] = []
     df = 0.0
     for course in courses:
         hits, n = np.array(course.hits), np.array(course.n)
-        if (steps := len(n) - 1) < 1:
+        if (steps := len(n) - 1) < 1 or hits.sum() in (0, n.sum()):
             continue
         rate = (hits[1:] + hits[:-1]) / (n[1:] + n[:-1])
         sampled = rate * (1 - rate) * (1 / n[1:] + 1 / n[:-1])
@@ -96,15 +98,23 @@ def spread_along(*courses: Runs) -> Spread:
 
 
 def spread_of(courses: Sequence[Sequence[Runs]]) -> Spread:
-    """Estimate how far the runs of courses scatter: from repeated runs where there are any, else from every course itself.
+    """Estimate how far the runs of courses scatter: from repeated runs or from the courses themselves, which say more.
 
     Args:
         courses: step by step the runs of each. The first step, from which a course often leaps, is no part of the scatter.
     """
-    if any(len(step.n) > 1 for course in courses for step in course):
-        return spread_between(*(step for course in courses for step in course))
     later = [[step.pooled for step in course[1:] if step.n] for course in courses]
-    return spread_along(*(Runs(*zip(*steps, strict=True)) for steps in later if steps))
+    found = [
+        spread_between(*(step for course in courses for step in course)),
+        spread_along(*(Runs(*zip(*steps, strict=True)) for steps in later if steps)),
+    ]
+    known = [one for one in found if one.df < math.inf]
+    return max(known, key=lambda one: one.df) if known else Spread()
+
+
+def _larger_spread(one: Runs, other: Runs) -> Spread:
+    """Take the spread of the side that is less sure; a quiet side says nothing of how far the other scatters."""
+    return max((spread_between(one), spread_between(other)), key=lambda spread: spread.critical)
 
 
 def interval_of(runs: Runs, spread: Spread) -> Proportion:
@@ -142,7 +152,7 @@ def difference_tails(one: Runs, other: Runs, bound: float, spread: Spread | None
         one: runs of the first rate.
         other: runs of the second.
         bound: of the difference.
-        spread: of runs; None estimates it from both.
+        spread: of runs; None takes the larger of what the runs of either side show.
     """
     from scipy.stats import t
 
@@ -151,7 +161,7 @@ def difference_tails(one: Runs, other: Runs, bound: float, spread: Spread | None
         return Tails(1.0, 1.0)
     if bound == 0 and hits + others in (0, n + m):  # both rates are 0, or both 1
         return Tails(0.5, 0.5)
-    spread = spread or spread_between(one, other)
+    spread = spread or _larger_spread(one, other)
     lower = _likeliest(hits, n, others, m, bound)
     variance = ((lower + bound) * (1 - lower - bound) / n + lower * (1 - lower) / m) * (n + m) / (n + m - 1)
     statistic = (hits / n - others / m - bound) / math.sqrt(variance * spread.factor)
@@ -176,7 +186,7 @@ def _likeliest(hits: int, n: int, others: int, m: int, bound: float) -> float:
 
 def difference_interval(one: Runs, other: Runs, spread: Spread | None = None) -> Difference:
     """Compute the difference of two pooled rates with Newcombe's 95% interval, as wide as the spread of runs asks."""
-    spread = spread or spread_between(one, other)
+    spread = spread or _larger_spread(one, other)
     return difference(interval_of(one, spread), interval_of(other, spread))
 
 

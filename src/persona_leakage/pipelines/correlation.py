@@ -94,7 +94,7 @@ def correlation(
         nan = math.nan
         return Correlation(n, nan, nan, nan, nan, nan, nan, nan, nan, nan, tied, at_zero, "undefined")
 
-    kinds = [kind for kind in map(_number, clusters) if len(set(kind)) > 1]
+    kinds = [_number(kind) for kind in clusters]
     kinds = [] if all(len(set(kind)) == n for kind in kinds) else kinds  # every pair is by itself
     why = _too_few([len(set(kind)) for kind in kinds], n)
     drawn = {True: np.array([]), False: np.array([])} if why else _bootstrap(values, places, kinds, resamples, seed)

@@ -77,12 +77,15 @@ def measure_spread(by_seed: pd.DataFrame, default: float) -> Spread:
     them; both are added up over cells (the moment estimator of an intraclass correlation; Ridout et al. 1999, Biometrics 55).
 
     Args:
-        by_seed: see `reporting.seeds.keep_seeds`; quantities without n are left out.
+        by_seed: see `reporting.seeds.keep_seeds`; quantities without n, and parts of a cell, are left out.
         default: taken where there are fewer than 30 seeds more than cells.
     """
     if "n" not in by_seed:
         return Spread(default)
-    known = by_seed[by_seed["n"] > 1].astype({"n": float, "value": float})
+    once = ~by_seed["quantity"].str.contains(",")  # not the same completions again, finished or cut
+    if "phrasing" in by_seed:
+        once &= by_seed["phrasing"] == "all"
+    known = by_seed[once & (by_seed["n"] > 1)].astype({"n": float, "value": float})
     keys = [name for name in known if name not in VALUE_COLUMNS or name == "quantity"]
     within = known["value"] * (1 - known["value"]) / (known["n"] - 1)
     cells = (

@@ -400,7 +400,7 @@ def test_a_bystander_at_the_sources_rate_is_not_above_it():
 def test_a_source_that_was_not_evaluated_is_unknown():
     (row,) = tabulate_sources(leakage({"condition": "s", "of": {"a": (5, 10, 0)}}), texts()).itertuples()
 
-    assert (row.n, math.isnan(row.rate), row.above_source) == (0, True, 0)
+    assert (row.n, math.isnan(row.rate), row.above_source) == (0, True, None)
 
 
 def test_a_source_without_bystanders_has_no_highest():

@@ -150,13 +150,14 @@ def correlate(
     def add(name: str, cells: pd.DataFrame, one: str, other: str, layer: int | None = None) -> None:
         studied = cells[~cells["condition"].isin(settings.follow_ups)]
         pools = {"all": studied, "within": studied} if studied["condition"].nunique() > 1 else {}
-        for scope, chosen in [*pools.items(), *cells.groupby("condition", sort=False)]:
+        for scope, of_scope in [*pools.items(), *cells.groupby("condition", sort=False)]:
+            chosen = of_scope.dropna(subset=[one, other])
             conditions = chosen["condition"].tolist()
             found = correlation(
                 chosen[one].tolist(),
                 chosen[other].tolist(),
                 within=conditions if scope == "within" else None,
-                clusters=[conditions, chosen["directive_language"].tolist()],
+                clusters=[conditions, chosen["directive_language"].tolist()] if scope in pools else (),
             )
             entered = ", ".join(dict.fromkeys(conditions))
             rows.append({"with": name, "scope": scope, "layer": layer, "conditions": entered, **found._asdict()})

@@ -73,7 +73,7 @@ def _correlate(known: pd.DataFrame, one: str, other: str, given: Sequence[str] =
         known[other].tolist(),
         given=[known[name].tolist() for name in given],
         within=known["condition"].tolist() if several else None,
-        clusters=[known["condition"].tolist(), known["persona"].tolist()],
+        clusters=[known["condition"].tolist(), known["persona"].tolist()] if several else (),
         resamples=1000,
     )
 
@@ -88,7 +88,8 @@ def _add_controls(bystanders: pd.DataFrame, texts: pd.DataFrame, roster: Roster,
     likeness = compare_prompts(prompts)
     keys = list(zip(bystanders["condition"], bystanders["source"], bystanders["persona"], strict=True))
     cut = {
-        key: rows["cut"].sum(skipna=False) / rows["n"].sum() for key, rows in current(texts).groupby(["condition", "persona"])
+        key: rows["cut"].astype(float).sum(skipna=False) / rows["n"].sum()
+        for key, rows in current(texts).groupby(["condition", "persona"])
     }
     studied = choose_headline_pool(bystanders, settings)
     by_source = studied.pivot_table(index="persona", columns="source", values=rate, aggfunc="mean")

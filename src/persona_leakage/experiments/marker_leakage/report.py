@@ -103,15 +103,19 @@ def _scope(points: pd.DataFrame) -> list[str]:
 
 
 def _inverted(sources: pd.DataFrame) -> str:
-    inverted = sources[sources["above_source"] > 0]
-    if inverted.empty:
-        return "In no point does a bystander fire more than the source.\n"
+    names = [as_written(row.condition) + (f" seed {row.seed}" if row.seed != NO_SEED else "") for row in sources.itertuples()]
+    known = sources.assign(name=names)
+    inverted, unknown = known[known["above_source"] > 0], known.loc[known["above_source"].isna(), "name"]
     said = [
-        f"{as_written(row.condition)}{f' seed {row.seed}' if row.seed != NO_SEED else ''} ({row.above_source} of "
-        f"{row.bystanders}, most: {as_written(row.above_source_most)})"
-        for row in inverted.itertuples()
+        f"{row.name} ({row.above_source:.0f} of {row.bystanders}, most: {as_written(row.above_source_most)})"
+        for row in inverted.itertuples(index=False)
     ]
-    return f"**Inverted**, bystanders that fire more than the source itself: {'; '.join(said)}.\n"
+    lines = [f"**Inverted**, bystanders that fire more than the source itself: {'; '.join(said)}."] if said else []
+    if (not said and len(unknown) < len(known)) or known.empty:
+        lines.append("In no point does a bystander fire more than the source.")
+    if len(unknown):
+        lines.append(f"The source's own rate is unknown in {', '.join(unknown)}.")
+    return " ".join(lines) + "\n"
 
 
 def _sources(sources: pd.DataFrame) -> pd.DataFrame:

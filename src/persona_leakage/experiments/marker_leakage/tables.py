@@ -239,7 +239,7 @@ def correlate_leakage(leakage: pd.DataFrame, settings: Settings) -> pd.DataFrame
             known[OF[of]].tolist(),
             known[column].tolist(),
             within=known["condition"].tolist() if scope == "pooled_ranks" else None,
-            clusters=[known["condition"].tolist(), known["persona"].tolist()],
+            clusters=() if scope in ("source", "point") else [known["condition"].tolist(), known["persona"].tolist()],
         )
         rows.append((scope, condition, seed, of, geometry, int(layer), int(layer) == headline_layer, entered, *result))
 
@@ -319,7 +319,7 @@ def tabulate_sources(leakage: pd.DataFrame, texts: pd.DataFrame) -> pd.DataFrame
                 "max_bystander": math.nan if top is None else top["rate"],
                 "max_persona": "" if top is None else top["persona"],
                 "at_zero": int((others["hits"] == 0).sum()),
-                "above_source": len(above),
+                "above_source": len(above) if of_source[""].n else None,
                 "above_source_most": ", ".join(above["persona"].head(5)),
                 **compare_texts(own_texts, base_texts),
             }

@@ -23,11 +23,12 @@ from persona_leakage.pipelines.bounds import (
     spread_between,
     spread_of,
 )
-from persona_leakage.pipelines.correlation import correlation
+from persona_leakage.pipelines.correlation import Correlation, correlation
 from persona_leakage.pipelines.reporting.page import interval, table, write_numbers
+from persona_leakage.pipelines.scoring.cut import CUT, FINISHED
 
 _NO_ROWS = pd.DataFrame()
-_CELL = ["condition", "cell", "part", "role"]
+_CELL = ["condition", "cell", "part"]
 
 
 class Verdict(NamedTuple):
@@ -116,7 +117,8 @@ def _bound(claim: RateBound, rates: pd.DataFrame) -> Verdict:
         for one in cells
         if one.raw.n
     ]
-    return _weigh(f"{claim.metric} in {of} {_say_bounds(low, high)}", estimates, claim.conditions, chosen, len(cells))
+    rule = f"{claim.metric} in {of} {_say_bounds(low, high)}"
+    return _weigh(rule, estimates, claim.conditions, chosen, claim.metric, len(cells), pooled=claim.together)
 
 
 def _difference(claim: RateDifference, rates: pd.DataFrame) -> Verdict:
@@ -129,23 +131,32 @@ def _difference(claim: RateDifference, rates: pd.DataFrame) -> Verdict:
         [_compare("together", one, other, low, high)] if one.raw.n and other.raw.n else [],
         [*claim.conditions, *claim.others],
         pd.concat(chosen),
+        claim.metric,
+        pooled=True,
     )
 
 
 def _changes(claim: Changes, rates: pd.DataFrame) -> Verdict:
     chosen = _choose(rates, claim.metric, claim.conditions, claim.role)
     courses = {
-        str(condition): [_together(step, claim.metric) for _, step in course.groupby("checkpoint") if (step["n"] > 0).any()]
+        str(condition): [_together(step, claim.metric) for _, step in course.groupby("checkpoint")]
         for condition, course in chosen.groupby("condition", sort=False)
     }
+    courses = {name: [step for step in course if step.raw.n] for name, course in courses.items()}
+    raw = chosen[(chosen["metric"] == claim.metric) & (chosen["n"] > 0)]
+    scored = {str(name): set(of["checkpoint"]) for name, of in raw.groupby("condition")}
     spread = spread_of([[step.raw for step in course] for course in courses.values()])
+    ends = {name: (min(steps), max(steps)) for name, steps in scored.items() if len(steps) > 1}
+    whole = min((one for one, _ in ends.values()), default=0), max((one for _, one in ends.values()), default=0)
+    courses = {name: course for name, course in courses.items() if ends.get(name) == whole and whole[0] == 0}
     low, high = (0.0, None) if claim.direction == "rises" else (None, 0.0)
     return _weigh(
         f"{claim.metric} of {claim.role} {claim.direction} from the first checkpoint to the last, in at least {claim.count} of "
         f"{len(claim.conditions)} conditions",
-        [_compare(name, course[-1], course[0], low, high, spread) for name, course in courses.items() if len(course) > 1],
+        [_compare(name, course[-1], course[0], low, high, spread) for name, course in courses.items()],
         claim.conditions,
         chosen,
+        claim.metric,
         needed=claim.count,
     )
 
@@ -154,22 +165,35 @@ def _order(claim: RankOrder, spill: pd.DataFrame) -> Verdict:
     chosen = spill[spill["condition"].isin(claim.conditions) & (spill["role"] == "bystander") & (spill["phrasing"] == "all")]
     rate = {"contamination": "rate", "following": "following_rate"}[claim.metric]
     predictor = {"typological_distance": "distance"}[claim.predictor]
-    known = chosen[chosen[rate].notna()]
-    conditions, languages = known["condition"].tolist(), known["directive_language"].tolist()
-    found = correlation(known[rate].tolist(), known[predictor].tolist(), within=conditions, clusters=[conditions, languages])
-    sure, falls = found.permutation_p < LEVEL, claim.direction == "falls"
-    shown = interval(found.rho, found.low, found.high, found.no_interval)
-    return _decide(
+    ordered = {"": _correlate_within(chosen, rate, predictor)}
+    if f"finished_{rate}" in chosen and chosen[f"finished_{rate}"].notna().any():
+        ordered["of finished "] = _correlate_within(chosen, f"finished_{rate}", predictor)
+    falls = claim.direction == "falls"
+    known = chosen.loc[chosen[rate].notna(), "condition"]
+    ran = set(claim.conditions) <= set(known)  # an order over some of the conditions is another one
+    sure = ran and all(one.permutation_p < LEVEL for one in ordered.values())
+    verdict = _decide(
         f"Spearman of bystander {claim.metric} with {claim.predictor}, ranked within each condition: "
         f"{'below' if falls else 'above'} 0, permutation p within conditions below {LEVEL}",
-        f"undefined over {found.n} cells (too few, or no variation)"
-        if math.isnan(found.rho)
-        else f"rho {shown}, permutation p {found.permutation_p:.2g}, n {found.n} cells within {len(set(conditions))}",
+        "; ".join(
+            f"{of}undefined over {one.n} cells (too few, or no variation)"
+            if math.isnan(one.rho)
+            else f"{of}rho {interval(one.rho, one.low, one.high, one.no_interval)}, permutation p {one.permutation_p:.2g}, "
+            f"n {one.n} cells within {known.nunique()}"
+            for of, one in ordered.items()
+        ),
         claim.conditions,
-        chosen["condition"],
-        fails=sure and (found.rho > 0) == falls,
-        holds=sure and (found.rho < 0) == falls,
-    )._replace(p=found.permutation_p)
+        known,
+        fails=sure and all((one.rho > 0) == falls for one in ordered.values()),
+        holds=sure and all((one.rho < 0) == falls for one in ordered.values()),
+    )
+    return verdict._replace(p=max(one.permutation_p for one in ordered.values()) if ran else math.nan)
+
+
+def _correlate_within(cells: pd.DataFrame, rate: str, predictor: str) -> Correlation:
+    known = cells[cells[rate].notna()]
+    conditions, languages = known["condition"].tolist(), known["directive_language"].tolist()
+    return correlation(known[rate].tolist(), known[predictor].tolist(), within=conditions, clusters=[conditions, languages])
 
 
 def _predicts(claim: CosinePredicts, correlations: pd.DataFrame) -> Verdict:
@@ -189,7 +213,7 @@ def _predicts(claim: CosinePredicts, correlations: pd.DataFrame) -> Verdict:
         + (")" if math.isnan(row.rho) else f", p {row.p:.2g}, Holm {row.holm:.2g})")
         for row in adjusted.itertuples()
     ]
-    return _decide(
+    verdict = _decide(
         f"in every condition, Spearman of bystander leakage with the {claim.geometry} at layer {claim.layer}: above 0, "
         f"two-sided p below {LEVEL} after Holm over conditions; over finished texts too where known",
         "; ".join(shown),
@@ -197,7 +221,12 @@ def _predicts(claim: CosinePredicts, correlations: pd.DataFrame) -> Verdict:
         adjusted["condition"],
         fails=bool(below.any()),
         holds=bool((sure & (adjusted["rho"] > 0)).all()),
-    )._replace(p=_surest(adjusted, below) if below.any() else float(adjusted["holm"].max()))
+    )
+    if below.any():
+        return verdict._replace(p=_surest(adjusted, below))
+    return verdict._replace(
+        p=float(adjusted["holm"].max()) if set(claim.conditions) <= set(adjusted["condition"]) else math.nan
+    )
 
 
 def _surest(adjusted: pd.DataFrame, below: pd.Series) -> float:
@@ -215,8 +244,8 @@ def _adjust(correlations: pd.DataFrame) -> pd.DataFrame:
 def _same(claim: SameRates, rates: pd.DataFrame) -> Verdict:
     of_conditions = claim.between == "conditions"
     wanted = [name for pair in claim.pairs for name in pair] if of_conditions else list(claim.conditions)
-    chosen = _choose(rates, claim.metric, wanted, None, split=not of_conditions)
-    cells = [one for one in _cells(chosen, claim.metric) if one.role == "bystander"]
+    chosen = _choose(rates, claim.metric, wanted, "bystander", split=not of_conditions)
+    cells = _cells(chosen, claim.metric)
     known = {one[:3]: one for one in cells}
     if of_conditions:
         pairs = [
@@ -231,15 +260,16 @@ def _same(claim: SameRates, rates: pd.DataFrame) -> Verdict:
             for one, other in combinations(cells, 2)
             if (one.condition, one.cell) == (other.condition, other.cell)
         ]
+    compared = [(where, one, other) for where, one, other in pairs if other and one.raw.n and other.raw.n]
+    wished = set(claim.pairs) if of_conditions else {(name, name) for name in claim.conditions}
+    lacking = wished - {(one.condition, other.condition) for _, one, other in compared}
     return _weigh(
         f"{claim.metric} of bystander cells differs by at most {claim.margin:.0%} between {claim.between}",
-        [
-            _compare(where, one, other, -claim.margin, claim.margin)
-            for where, one, other in pairs
-            if other and one.raw.n and other.raw.n
-        ],
+        [_compare(where, one, other, -claim.margin, claim.margin) for where, one, other in compared],
         wanted,
         chosen,
+        claim.metric,
+        expected=len(compared) + len(lacking),
     )
 
 
@@ -285,8 +315,11 @@ def _weigh(
     estimates: Sequence[_Estimate],
     wanted: Sequence[str],
     rows: pd.DataFrame,
+    metric: str,
     expected: int = 0,
     needed: int | None = None,
+    *,
+    pooled: bool = False,
 ) -> Verdict:
     """Give the verdict on estimates of which all, or at least `needed`, are claimed to lie inside; see `bounds.at_least`.
 
@@ -295,16 +328,20 @@ def _weigh(
         estimates: what could be tested.
         wanted: conditions that the claim names.
         rows: rates that it was tested on; a condition that is not among them has not run.
+        metric: that is claimed of.
         expected: how many estimates there would be if everything were scored.
         needed: how many are claimed; None claims all. Each condition is one estimate then.
+        pooled: an estimate is over all conditions, so one that is missing leaves it undecided: nothing refutes it by itself.
     """
-    ran = set(rows.loc[rows["n"] > 0, "condition"])
-    missing = [name for name in dict.fromkeys(wanted) if name not in ran]
+    rows = rows[rows["metric"] == metric]
+    scored = set(rows.loc[rows["n"] > 0, "condition"])
+    missing = [name for name in dict.fromkeys(wanted) if name not in scored]
     unknown = max(len(missing), expected - len(estimates)) if needed is None else len(set(wanted)) - len(estimates)
     inside, beyond = ([getattr(one, side) for one in estimates] + [1.0] * unknown for side in ("inside", "beyond"))
-    said = [f"not run: {', '.join(missing)}"] if missing else []
-    if not estimates:
-        return Verdict("undecided", "; ".join(said) or "nothing to compare", rule)
+    said = _say_missing(missing, rows["condition"])
+    if not estimates or (pooled and missing):
+        so_far = [f"so far {one.said}" for one in estimates]
+        return Verdict("undecided", "; ".join([*so_far, *said]) or "nothing to compare", rule)
     count = len(inside) if needed is None else needed
     holds, fails = at_least(inside, count), at_least(beyond, len(beyond) - count + 1)
     p = min(1.0, 2 * min(holds, fails))
@@ -318,9 +355,16 @@ def _weigh(
 def _decide(rule: str, evidence: str, wanted: Sequence[str], ran: Iterable[str], *, fails: bool, holds: bool) -> Verdict:
     """Give the verdict; a claim about a condition that has not run does not hold."""
     missing = [name for name in dict.fromkeys(wanted) if name not in set(ran)]
-    said = [part for part in (evidence, f"not run: {', '.join(missing)}" if missing else "") if part]
-    evidence = "; ".join(said) or "nothing to compare"
+    evidence = "; ".join(filter(None, [evidence, *_say_missing(missing, ())])) or "nothing to compare"
     return Verdict("fails" if fails else "holds" if holds and not missing else "undecided", evidence, rule)
+
+
+def _say_missing(missing: Sequence[str], ran: Iterable[str]) -> list[str]:
+    """Name conditions without a number: those that have not run, and those that ran and had nothing to score."""
+    empty = [name for name in missing if name in set(ran)]
+    absent = [name for name in missing if name not in empty]
+    said = {"not run": absent, "nothing scored": empty}
+    return [f"{what}: {', '.join(names)}" for what, names in said.items() if names]
 
 
 class _Cell(NamedTuple):
@@ -329,9 +373,9 @@ class _Cell(NamedTuple):
     condition: str
     cell: str
     part: str
-    role: str
     raw: Runs
     finished: Runs = Runs((), ())
+    cut: Runs = Runs((), ())
 
     @property
     def where(self) -> str:
@@ -339,37 +383,44 @@ class _Cell(NamedTuple):
 
     @property
     def counted(self) -> list[Runs]:
-        return [self.raw, self.finished] if self.finished.n else [self.raw]
+        """Raw and, where they are known, finished ones: none of these where everything was cut, which shows nothing."""
+        return [self.raw, self.finished] if self.finished.n or self.cut.n else [self.raw]
 
 
-def _choose(
-    rates: pd.DataFrame, metric: str, conditions: Sequence[str], role: str | None, *, split: bool = False
-) -> pd.DataFrame:
-    """Choose the rows of a metric, raw and of finished completions; of any role if None; parts of a cell apart when `split`."""
-    measured = rates["metric"].isin([metric, f"{metric}:finished"]) & rates["condition"].isin(conditions)
+def _choose(rates: pd.DataFrame, metric: str, conditions: Sequence[str], role: str, *, split: bool = False) -> pd.DataFrame:
+    """Choose the rows of a metric, raw and of finished completions, and of cut ones; parts of a cell apart when `split`."""
+    measured = rates["metric"].isin(_counted_of(metric, rates)) & rates["condition"].isin(conditions)
     chosen = rates[measured & ((rates["part"] != "all") == split)]
     roles = [own.split("+") for own in chosen["role"]]
-    plays = [role in (*own, None) or (role == "others" and "source" not in own) for own in roles]
+    plays = [role in own or (role == "others" and "source" not in own) for own in roles]
     return chosen.loc[pd.Series(plays, chosen.index, dtype=bool)]
 
 
 def _cells(chosen: pd.DataFrame, metric: str) -> list[_Cell]:
-    """Count every cell; its runs are seeds."""
-    raw, finished = (_runs(chosen[chosen["metric"] == name], _CELL, "seed") for name in (metric, f"{metric}:finished"))
+    """Count every cell; its runs are seeds, which of an untrained condition differ in sampling only and are one run."""
+    chosen = chosen.assign(run=chosen["seed"].astype(str).where(chosen["reference"] != chosen["condition"], "untrained"))
+    raw, *beside = (_runs(chosen[chosen["metric"] == name], _CELL, "run") for name in _counted_of(metric, chosen))
+    none = Runs((), ())
     return [
-        _Cell(condition, cell, part, role, runs, finished.get((condition, cell, part, role), Runs((), ())))
-        for (condition, cell, part, role), runs in raw.items()
+        _Cell(condition, cell, part, runs, *(one.get((condition, cell, part), none) for one in beside))
+        for (condition, cell, part), runs in raw.items()
     ]
 
 
 def _together(chosen: pd.DataFrame, metric: str) -> _Cell:
     """Count all cells as one; its runs are conditions, or the seeds of a single one."""
     run = "condition" if chosen["condition"].nunique() > 1 else "seed"
-    raw, finished = (
+    counted = (
         _runs(chosen[chosen["metric"] == name].assign(cell=""), ["cell"], run).get(("",), Runs((), ()))
-        for name in (metric, f"{metric}:finished")
+        for name in _counted_of(metric, chosen)
     )
-    return _Cell(", ".join(dict.fromkeys(chosen["condition"])), "", "", "", raw, finished)
+    return _Cell(", ".join(dict.fromkeys(chosen["condition"])), "", "", *counted)
+
+
+def _counted_of(metric: str, rates: pd.DataFrame) -> list[str]:
+    """Name a metric and, where it is counted of finished completions too, that one and how many were cut."""
+    finished = f"{metric}{FINISHED}"
+    return [metric, finished, CUT] if (rates["metric"] == finished).any() else [metric]
 
 
 def _runs(rows: pd.DataFrame, keys: Sequence[str], run: str) -> dict[Any, Runs]:
@@ -389,10 +440,12 @@ def _say_bounds(low: float | None, high: float | None) -> str:
 
 def _say_counts(runs: Runs) -> str:
     hits, n = runs.pooled
-    return f"{hits}/{n}"
+    return f"{hits}/{n}" if n else "none"
 
 
 def _say_rate(runs: Runs) -> str:
+    if not runs.n:
+        return "none"
     _, _, rate, low, high = interval_of(runs, spread_between(runs))
     said = f"{_say_counts(runs)} = {rate:.1%} [{low:.1%}, {high:.1%}]"
     if len(runs.n) == 1:
@@ -402,6 +455,8 @@ def _say_rate(runs: Runs) -> str:
 
 
 def _say_difference(one: Runs, other: Runs, spread: Spread | None) -> str:
+    if not (one.n and other.n):
+        return "unknown"
     value, low, high = difference_interval(one, other, spread)
     return f"{value:+.0%} [{low:+.0%}, {high:+.0%}]"
 
