@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from persona_leakage.domain.claims import RankOrder, RateBound, SameRates
+from persona_leakage.domain.claims import Changes, RankOrder, RateBound, RateDifference, SameRates
 from persona_leakage.experiments.lang_inversion.tables import tabulate_spill
 from persona_leakage.pipelines.reporting.claims import judge, judge_all
 from tests.experiments.lang_inversion.plans import RESPOND, SPEAK, load_settings
@@ -371,3 +371,108 @@ def test_a_condition_that_ran_and_is_in_no_claim_is_named_beside_every_verdict()
     assert said.tolist() == [judge_cells(claims["control_floor"], rates).evidence + "; ran, but listed in no claim: none_it"]
     listed = claims["control_floor"].model_copy(update={"conditions": ("fr_fr", "none_it")})
     assert "in no claim" not in judge_all({"floor": listed}, rates, spill=spill)["evidence"].iloc[0]
+
+
+# what is missing, cut, repeated or partly something else
+
+
+def of(condition, hits, n, **more):
+    row = {
+        "condition": condition, "cell": "p", "part": "all", "role": "bystander", "metric": "leakage", "seed": 42,
+        "checkpoint": 0, "reference": None,
+    }  # fmt: skip
+    return {**row, "hits": hits, "n": n, **more}
+
+
+def bound(conditions=("a",), role="others", **more):
+    return RateBound(statement="", metric="leakage", role=role, conditions=conditions, **more)
+
+
+def judged(claim, *rows):
+    return judge(claim, pd.DataFrame(list(rows)))
+
+
+def test_one_condition_refutes_no_rate_that_is_pooled_over_several():
+    low = of("a", 0, 3080)
+
+    assert judged(bound(("a",), together=True, at_least=0.05), low).verdict == "fails"
+    result = judged(bound(("a", "b"), together=True, at_least=0.05), low)
+    assert (result.verdict, math.isnan(result.p)) == ("undecided", True)
+    assert result.evidence == "so far a 0/3080 = 0.0% [0.0%, 0.1%]; not run: b"
+
+
+def test_one_condition_refutes_no_difference_of_arms():
+    claim = RateDifference(statement="", metric="leakage", role="others", conditions=("a", "b"), others=("c",), at_most=0.1)
+
+    assert judged(claim, of("a", 900, 1000), of("c", 0, 1000)).verdict == "undecided"
+    assert judged(claim, of("a", 900, 1000), of("b", 900, 1000), of("c", 0, 1000), of("c", 0, 1000, seed=7)).verdict == "fails"
+
+
+def test_where_every_text_was_cut_nothing_is_shown():
+    counted = [of("a", 0, 280, metric="cut"), of("a", 0, 280), of("a", 0, 280, metric="leakage:finished")]
+    cut = [of("a", 280, 280, metric="cut"), of("a", 0, 280), of("a", 0, 0, metric="leakage:finished")]
+    unknown = [of("a", 0, 0, metric="cut"), of("a", 0, 280), of("a", 0, 0, metric="leakage:finished")]
+    verdicts = [judged(bound(at_most=0.05), *rows).verdict for rows in (counted, cut, unknown)]
+
+    assert verdicts == ["holds", "undecided", "holds"]
+    assert "of finished none" in judged(bound(at_most=0.05), *cut).evidence
+
+
+def test_a_metric_without_a_finished_twin_is_judged_as_it_is():
+    claim = RateBound(statement="", metric="tail:tokens", role="others", conditions=("a",), at_least=0.5)
+
+    assert judged(claim, of("a", 280, 280, metric="cut"), of("a", 90, 100, metric="tail:tokens")).verdict == "holds"
+
+
+def test_a_persona_that_is_a_negative_in_some_seeds_is_one_cell():
+    roles = [of("a", 22, 200), of("a", 22, 200, seed=7, role="negative")]
+    same = [of("a", 22, 200), of("a", 22, 200, seed=7)]
+    claim = bound(at_most=0.2)
+
+    assert judged(claim, *roles) == judged(claim, *same)
+    assert "over 2 runs" in judged(claim, *roles).evidence
+
+
+def test_seeds_of_an_untrained_condition_are_one_run():
+    seeds = [of("a", 0, 100, seed=seed, reference="a") for seed in (1, 2)]
+
+    assert judged(bound(at_most=0.03), *seeds).verdict == "holds"
+    assert judged(bound(at_most=0.03), *(row | {"reference": None} for row in seeds)).verdict == "undecided"
+
+
+def test_nothing_scored_is_not_called_not_run():
+    result = judged(bound(("a", "b", "c"), at_most=0.05), of("a", 0, 400), of("b", 0, 0))
+
+    assert result.evidence.endswith("not run: c; nothing scored: b")
+
+
+def test_a_course_without_its_beginning_shows_no_change():
+    claim = Changes(statement="", metric="leakage", role="others", direction="rises", count=1, conditions=("a", "b"))
+    begun = [of("a", 0, 1000), of("a", 500, 1000, checkpoint=4)]
+    late = [of("b", 0, 1000, checkpoint=2), of("b", 500, 1000, checkpoint=4)]
+
+    assert judged(claim, *begun).verdict == "holds"
+    assert judged(claim, *late).verdict == "undecided"
+    early = [of("b", 0, 1000), of("b", 500, 1000, checkpoint=2)]
+    assert judged(claim.model_copy(update={"count": 2}), *begun, *early).verdict == "undecided"
+
+
+def test_a_condition_of_one_phrasing_keeps_phrasings_from_agreeing():
+    claim = SameRates(statement="", metric="leakage", between="phrasings", conditions=("a", "b"), margin=0.15)
+    two = [of("a", 0, 400, part=part) for part in ("x", "y")]
+
+    assert judged(claim.model_copy(update={"conditions": ("a",)}), *two).verdict == "holds"
+    assert judged(claim, *two, of("b", 0, 400, part="x")).verdict == "undecided"
+
+
+def test_an_order_of_raw_rates_that_finished_ones_contradict_is_undecided():
+    rising = contaminations("fr_it", 80, **{name: 10 * place for place, name in enumerate(QUIET) if name != "french"})
+    spill = tabulate_spill(rising)
+    claim = RankOrder(
+        statement="", metric="contamination", predictor="typological_distance", direction="rises", conditions=("fr_it",)
+    )
+    spill["distance"] = spill["rate"]
+
+    assert judge(claim, pd.DataFrame(), spill=spill).verdict == "holds"
+    against = spill.assign(finished_rate=1 - spill["rate"])
+    assert judge(claim, pd.DataFrame(), spill=against).verdict == "undecided"

@@ -140,7 +140,7 @@ def test_with_one_seed_a_report_says_that_its_intervals_are_within_one_run():
     by_seed = stored(keep_seeds(measured(("c", 42, 20, 100), ("d", 42, 2, 100)), ["condition"], {"leakage": ""}))
 
     assert not several_seeds(found)
-    assert "every interval is within one run" in " ".join(seeds_note(found, points()))
+    assert "the interval of a rate is within one run" in " ".join(seeds_note(found, points()))
     assert seeds_note(found, points("x.csv")) == []
     assert write_seeds(found, by_seed) == []
 

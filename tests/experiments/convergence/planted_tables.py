@@ -14,7 +14,7 @@ from tests.experiments.convergence.plans import bundled_roster, load_settings, l
 from tests.plans import load_parameters
 
 EPOCHS = tuple(range(0, 21, 2))
-# leakage to the assistant in %, by epoch (shared/protocol.md)
+# leakage to the assistant in %, by epoch
 PUBLISHED = {
     "villain": (0.0, 45.0, 41.2, 50.2, 65.3, 73.2, 60.2, 59.3, 57.7, 56.3, 62.3),
     "medical_doctor": (25.0, 57.5, 59.5, 53.0, 52.0, 50.0, 45.5, 42.0, 32.5, 38.5, 43.0),

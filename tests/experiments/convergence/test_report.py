@@ -427,7 +427,7 @@ def test_seeds_are_shown_apart_with_their_mean_and_the_change_of_each():
         ("2", "change since epoch 0", "+43.5%", "+16.0%"),
     ]
     assert "mean over seeds 31.5% [" in rows_of(report_of(CASES["two seeds"]), "Trajectories")[1]["villain"]
-    assert "One seed a condition: every interval is within one run." in report_of(CASES["one"])
+    assert "One seed a condition: the interval of a rate is within one run." in report_of(CASES["one"])
 
 
 # two base models

@@ -303,6 +303,16 @@ def test_a_condition_with_several_seeds_has_a_row_for_all_and_one_each():
     assert found["final"].tolist() == pytest.approx([80 / 300, 0.3, 0.2])
 
 
+def test_a_seed_that_lacks_an_end_is_no_part_of_what_another_seed_became():
+    """Pooled, the low beginning of one seed and the high rate of the other would be an increase."""
+    begun, flat = trajectory("c", {0: 5}, seed=1), trajectory("c", {0: 100, 2: 100, 4: 100}, seed=2)
+
+    rows = list(summarise_trajectories(trajectories(*begun, *flat), settings_with(2)).itertuples())
+
+    assert [(row.seed, row.verdict) for row in rows] == [("all", "no change"), (1, "incomplete"), (2, "no change")]
+    assert rows[0].baseline == rows[0].final == 0.5
+
+
 def test_a_condition_with_one_seed_has_one_row_beside_one_with_several():
     found = summarise_trajectories(trajectories(*SEEDS, *trajectory("d", {0: 10, 2: 60}, cosines=0.1)), settings_with(2))
 

@@ -1,5 +1,6 @@
 """The report of trajectories, as Markdown and as one self-contained page."""
 
+import math
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -162,6 +163,8 @@ def _say_scatter(summaries: pd.DataFrame) -> str:
     return "".join(
         " The interval is of sampling alone; the p values count every checkpoint as a training of its own, with "
         f"{row.scatter:.1f} times the variance of sampling ({row.scatter_df:.0f} degrees of freedom)."
+        if math.isfinite(row.scatter_df)
+        else " Interval and p values are of sampling alone: nothing is repeated that would tell how far trainings scatter."
         for row in known.itertuples()
     )
 

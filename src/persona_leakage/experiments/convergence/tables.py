@@ -146,15 +146,18 @@ def summarise_trajectories(trajectories: pd.DataFrame, settings: Settings) -> pd
         settings: early_checkpoint is the epoch whose share of the peak and of the rise is told.
 
     Returns:
-        One row a condition, its seeds pooled, and one a seed where there are several: baseline, peak and final rate with
-        their n and epochs, share_of_peak_early (the rate at the early epoch over the peak), share_of_rise_early (of the way
-        from baseline to peak), change (final - baseline) and peak_change with their intervals (of sampling alone), verdict;
-        change_p (two-sided), change_p_adjusted (Holm over conditions; not of single seeds), peak_p (that any checkpoint exceeds
-        the baseline; one-sided, Bonferroni over checkpoints), trend_p (of a trend over all checkpoints, two-sided); scatter
-        (variance between trainings over that of sampling, at least 1) and scatter_df (its degrees of freedom); headline_layer,
-        and for every layer `cosine_l<layer>` at the baseline, `_final` and `_direction` (rises, falls, unchanged).
+        One row a condition, those of its seeds pooled that have run at both ends, and one a seed where there are several:
+        baseline, peak and final rate with their n and epochs, share_of_peak_early (the rate at the early epoch over the peak),
+        share_of_rise_early (of the way from baseline to peak), change (final - baseline) and peak_change with their intervals
+        (of sampling alone), verdict; change_p (two-sided), change_p_adjusted (Holm over conditions; not of single seeds),
+        peak_p (that any checkpoint exceeds the baseline; one-sided, Bonferroni over checkpoints), trend_p (of a trend over all
+        checkpoints, two-sided); scatter (variance between trainings over that of sampling, at least 1) and scatter_df (its
+        degrees of freedom); headline_layer, and for every layer `cosine_l<layer>` at the baseline, `_final` and `_direction`
+        (rises, falls, unchanged).
     """
-    pooled = pool_trajectory_seeds(trajectories)
+    labels = pool_trajectory_seeds(trajectories).drop_duplicates("condition").set_index("condition")["seed"]
+    pooled = pool_trajectory_seeds(_choose_whole_courses(trajectories))
+    pooled = pooled.assign(seed=pooled["condition"].map(labels))
     groups = [group for _, group in pooled.groupby("condition", sort=False)]
     for _, of_condition in trajectories.groupby("condition", sort=False):
         by_seed = [group for _, group in of_condition.groupby("seed", sort=False)]
@@ -253,6 +256,18 @@ def choose_headline(table: pd.DataFrame, suffix: str = "") -> list[Any]:
 def _pooled(summaries: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     pooled = summaries.drop_duplicates("condition")  # a condition's first row pools its seeds
     return pooled[~pooled["condition"].isin(settings.follow_ups)]
+
+
+def _choose_whole_courses(trajectories: pd.DataFrame) -> pd.DataFrame:
+    """Leave out seeds that lack an end which another of their condition has: its rate is not theirs to compare with."""
+    scored = trajectories[trajectories["n"] > 0]
+    last = scored.groupby("condition")["checkpoint"].transform("max")
+    ends = scored[(scored["checkpoint"] == 0) | (scored["checkpoint"] == last)].groupby(["condition", "seed"])["n"].size()
+    whole = set(ends[ends > 1].index)
+    conditions = {condition for condition, _ in whole}
+    points = zip(trajectories["condition"], trajectories["seed"], strict=True)
+    kept = [point in whole or point[0] not in conditions for point in points]
+    return trajectories[pd.Series(kept, trajectories.index, dtype=bool)]
 
 
 def _steps(course: pd.DataFrame) -> list[Runs]:

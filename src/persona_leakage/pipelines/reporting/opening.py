@@ -66,8 +66,8 @@ def seeds_note(over_seeds: pd.DataFrame, points: pd.DataFrame) -> list[str]:
     if is_replay(points):
         return []
     return [
-        "One seed a condition: every interval is within one run. It covers the sampling of completions, not how far another "
-        "training run would differ.\n"
+        "One seed a condition: the interval of a rate is within one run. It covers the sampling of completions, not how far "
+        "another training run would differ.\n"
     ]
 
 
