@@ -271,8 +271,9 @@ def test_correlations_go_by_the_names(replayed: Replayed) -> None:
 def test_the_report_says_the_names(replayed: Replayed) -> None:
     report = replayed.report("rates")
 
-    assert "| 007 | - | 80/100 = 80.0% [71.1%, 86.7%] | 4 | 17.2% | 50.0% NA | 1 |" in report
-    assert "| nan | - | 40/80 = 50.0% [39.3%, 60.7%] | 3 | 11.7% | 20.0% null | 0 |" in report
+    unknown = "not scored | not scored | "  # finished rates, cut shares and excess over a baseline
+    assert f"| 007 | - | 80/100 = 80.0% [71.1%, 86.7%] | {unknown} | 4 | 17.2% |  |  | 50.0% NA | 1 |" in report
+    assert f"| nan | - | 40/80 = 50.0% [39.3%, 60.7%] | {unknown} | 3 | 11.7% |  |  | 20.0% null | 0 |" in report
     svg = replayed.path("08_reporting", "rates", "scatter.svg").read_text(encoding="utf-8")
     assert "<title>None (null): 5/50 = 10.0%, cosine 0.40</title>" in svg
 
