@@ -10,14 +10,8 @@ from yaml import YAMLError
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import one_line
 
-_STORES = (
-    "botocore",
-    "aiobotocore",
-    "aiohttp",
-    "gcsfs",
-    "google",
-    "azure",
-)  # packages behind s3://, https://, gs:// and abfs://
+# packages behind s3://, https://, gs:// and abfs://
+_STORES = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "azure")
 
 
 def user_message(error: BaseException | None) -> str | None:

@@ -138,22 +138,18 @@ def _difference(claim: RateDifference, rates: pd.DataFrame) -> Verdict:
 
 def _changes(claim: Changes, rates: pd.DataFrame) -> Verdict:
     chosen = _choose(rates, claim.metric, claim.conditions, claim.role)
-    courses = {
-        str(condition): [_together(step, claim.metric) for _, step in course.groupby("checkpoint")]
-        for condition, course in chosen.groupby("condition", sort=False)
-    }
-    courses = {name: [step for step in course if step.raw.n] for name, course in courses.items()}
-    raw = chosen[(chosen["metric"] == claim.metric) & (chosen["n"] > 0)]
-    scored = {str(name): set(of["checkpoint"]) for name, of in raw.groupby("condition")}
-    spread = spread_of([[step.raw for step in course] for course in courses.values()])
-    ends = {name: (min(steps), max(steps)) for name, steps in scored.items() if len(steps) > 1}
-    whole = min((one for one, _ in ends.values()), default=0), max((one for _, one in ends.values()), default=0)
-    courses = {name: course for name, course in courses.items() if ends.get(name) == whole and whole[0] == 0}
+    courses: dict[str, dict[int, _Cell]] = {}
+    for condition, course in chosen.groupby("condition", sort=False):
+        steps = {int(checkpoint): _together(step, claim.metric) for checkpoint, step in course.groupby("checkpoint")}
+        courses[str(condition)] = {checkpoint: cell for checkpoint, cell in steps.items() if cell.raw.n}
+    spread = spread_of([[cell.raw for cell in course.values()] for course in courses.values()])
+    last = max((checkpoint for course in courses.values() if len(course) > 1 for checkpoint in course), default=0)
+    whole = {name: course for name, course in courses.items() if len(course) > 1 and {0, last} <= course.keys()}
     low, high = (0.0, None) if claim.direction == "rises" else (None, 0.0)
     return _weigh(
         f"{claim.metric} of {claim.role} {claim.direction} from the first checkpoint to the last, in at least {claim.count} of "
         f"{len(claim.conditions)} conditions",
-        [_compare(name, course[-1], course[0], low, high, spread) for name, course in courses.items()],
+        [_compare(name, course[last], course[0], low, high, spread) for name, course in whole.items()],
         claim.conditions,
         chosen,
         claim.metric,
@@ -236,9 +232,7 @@ def _surest(adjusted: pd.DataFrame, below: pd.Series) -> float:
 
 def _adjust(correlations: pd.DataFrame) -> pd.DataFrame:
     """Adjust p values for their number (Holm 1979); an undefined one counts as 1."""
-    from statsmodels.stats.multitest import multipletests  # slow to import, and only tables need it
-
-    return correlations.assign(holm=multipletests(correlations["p"].fillna(1), method="holm")[1])
+    return correlations.assign(holm=holm(correlations["p"].fillna(1)))
 
 
 def _same(claim: SameRates, rates: pd.DataFrame) -> Verdict:
