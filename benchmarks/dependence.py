@@ -2,7 +2,7 @@
 
 Planted studies cross sources and personas; the correlation is of ranks within sources. Compared are resampling pairs, sources
 alone, and both crossed (what reports do), with the false positives of each p where nothing is planted. Independent pairs are
-resampled at small numbers too.
+resampled at small numbers too. Orders within the conditions of lang_inversion are tested where there is none.
 """
 
 import argparse
@@ -16,11 +16,13 @@ import numpy as np
 
 import persona_leakage.pipelines.correlation as correlations
 from persona_leakage.pipelines.correlation import correlation
+from persona_leakage.pipelines.relabelling import relabelling_p
 from persona_leakage.run_record import describe_code
 
 PROJECT = Path(__file__).parents[1]
 sys.path.insert(0, str(PROJECT))
 
+from tests.planted import orders  # noqa: E402
 from tests.planted.crossed import Crossed, draw, truth  # noqa: E402
 
 DESIGNS = (
@@ -68,6 +70,19 @@ def measure_pairs(pairs: int, r: float, studies: int) -> dict[str, Any]:
     return {"pairs": pairs, "truth": round(float(value), 3), "studies": studies, "coverage": round(float(np.mean(held)), 3)}
 
 
+def measure_orders(own: float, studies: int) -> dict[str, Any]:
+    """Count how often either p finds an order where languages have this share of the variance of their own, and no order is."""
+    random, cells = np.random.default_rng(42), orders.study()
+    rejected: dict[str, list[bool]] = {"renamed": [], "permutation": []}
+    for _ in range(studies):
+        values = orders.draw(cells, own, random)
+        rejected["renamed"].append(relabelling_p(values, cells.pairs, orders.SETTINGS.distances, cells.conditions) < 0.05)
+        permuted = correlation(values, cells.distances, within=cells.conditions, resamples=_RESAMPLES).permutation_p
+        rejected["permutation"].append(permuted < 0.05)
+    positive = {f"{name}_p_below_05": round(float(np.mean(of)), 3) for name, of in rejected.items()}
+    return {"own": own, "cells": len(cells.pairs), "studies": studies, **positive}
+
+
 def _lists(clusters: Sequence[np.ndarray]) -> list[list[int]]:
     return [one.tolist() for one in clusters]
 
@@ -80,12 +95,15 @@ def main() -> None:
     given = arguments.parse_args()
     correlations.FEWEST_PAIRS = 3  # what is shown where reports show none
     small = [measure_pairs(pairs, r, given.studies) for pairs in (5, 7, 10, 20) for r in (0.0, 0.8)]
+    ordered = [measure_orders(own, given.studies) for own in (0.0, 0.5, 0.8)]
     crossed = []
     for design in DESIGNS:
         crossed.append(measure(design, given.studies))
         print(crossed[-1], flush=True)
     code = {key: value for key, value in describe_code(PROJECT).items() if key in ("commit", "modified")}
-    given.out.write_text(json.dumps({"code": code, "crossed": crossed, "independent": small}, indent=1) + "\n")
+    given.out.write_text(
+        json.dumps({"code": code, "crossed": crossed, "independent": small, "orders": ordered}, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":

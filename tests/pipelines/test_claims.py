@@ -15,7 +15,8 @@ QUIET = {"english": 0, "spanish": 0, "french": 80, "italian": 0, "portuguese": 0
 
 def judge_cells(claim, rates, spill=None):
     cells = rates.rename(columns={"directive_language": "cell", "phrasing": "part"})
-    return judge(claim, cells, spill=pd.DataFrame() if spill is None else spill)
+    spill = pd.DataFrame() if spill is None else spill
+    return judge(claim, cells, spill=spill, distances=load_settings().distances)
 
 
 def verdict_on(claim, rates):
@@ -178,7 +179,10 @@ def test_an_order_holds_when_it_surely_lies_on_the_claimed_side():
     result = ordering(contaminations("fr_it", **FALLING))
 
     assert result.verdict == "holds"
-    assert result.evidence == "rho -1.00 (no interval: 5 pairs), permutation p 0.033, n 5 cells within 1"
+    assert result.evidence == (
+        "rho -1.00 (no interval: 5 pairs), p of exchanged names 0.0056, permutation p within conditions 0.033, "
+        "n 5 cells within 1"
+    )
 
 
 def test_an_order_fails_when_it_surely_lies_on_the_other_side():
@@ -466,13 +470,11 @@ def test_a_condition_of_one_phrasing_keeps_phrasings_from_agreeing():
 
 
 def test_an_order_of_raw_rates_that_finished_ones_contradict_is_undecided():
-    rising = contaminations("fr_it", 80, **{name: 10 * place for place, name in enumerate(QUIET) if name != "french"})
-    spill = tabulate_spill(rising)
+    spill = tabulate_spill(contaminations("fr_it", **RISING))
     claim = RankOrder(
         statement="", metric="contamination", predictor="typological_distance", direction="rises", conditions=("fr_it",)
     )
-    spill["distance"] = spill["rate"]
-
-    assert judge(claim, pd.DataFrame(), spill=spill).verdict == "holds"
+    distances = load_settings().distances
+    assert judge(claim, pd.DataFrame(), spill=spill, distances=distances).verdict == "holds"
     against = spill.assign(finished_rate=1 - spill["rate"])
-    assert judge(claim, pd.DataFrame(), spill=against).verdict == "undecided"
+    assert judge(claim, pd.DataFrame(), spill=against, distances=distances).verdict == "undecided"

@@ -11,10 +11,12 @@ from persona_leakage.domain.claims import CosinePredicts, RankOrder
 from persona_leakage.experiments.lang_inversion.tables import correlate, tabulate_spill
 from persona_leakage.experiments.marker_leakage.tables import correlate_leakage
 from persona_leakage.pipelines.correlation import correlation
+from persona_leakage.pipelines.relabelling import relabelling_p
 from persona_leakage.pipelines.reporting.claims import judge
 from tests.experiments.lang_inversion import planted_tables as languages
 from tests.experiments.lang_inversion.plans import load_settings as load_language_settings
 from tests.experiments.marker_leakage.planted_tables import correlated, correlations, leakage, load_settings
+from tests.planted import orders
 from tests.planted.crossed import Crossed, draw, truth
 
 STUDIES = 60  # benchmarks/dependence.py has more
@@ -184,7 +186,7 @@ def order(spill):
     claim = RankOrder(
         statement="s", metric="contamination", predictor="typological_distance", direction="falls", conditions=tuple(SHIFTED)
     )
-    return judge(claim, pd.DataFrame(), spill=spill)
+    return judge(claim, pd.DataFrame(), spill=spill, distances=load_language_settings().distances)
 
 
 def test_an_order_within_conditions_is_found_below_their_different_levels():
@@ -222,3 +224,27 @@ def test_an_order_of_nothing_holds_in_at_most_5_percent():
         held += order(cells.assign(rate=shuffled)).verdict != "undecided"
 
     assert held / 120 <= 0.09  # 2 standard errors above 5%, of which either side has half
+
+
+def test_exchanged_names_know_that_a_language_behaves_alike_under_all_conditions():
+    """Without any order, a language's own level in every condition makes the permutation within conditions reject too often."""
+    random, cells = np.random.default_rng(6), orders.study()
+    renamed, permuted = [], []
+    for _ in range(200):
+        values = orders.draw(cells, 0.8, random)
+        renamed.append(relabelling_p(values, cells.pairs, orders.SETTINGS.distances, cells.conditions) < 0.05)
+        permuted.append(correlation(values, cells.distances, within=cells.conditions, resamples=200).permutation_p < 0.05)
+
+    assert np.mean(renamed) <= 0.08  # 2 standard errors above 5%
+    assert np.mean(permuted) > 0.15
+
+
+def test_exchanged_names_find_an_order_and_need_every_distance():
+    cells, distances = spilt(), load_language_settings().distances
+    cells = cells[(cells["role"] == "bystander") & (cells["phrasing"] == "all")]
+    pairs = list(zip(cells["directive_language"], cells["completion"], strict=True))
+
+    assert relabelling_p((-cells["distance"]).tolist(), pairs, distances, cells["condition"].tolist()) < 0.01
+    known = {pair: far for pair, far in distances.items() if set(pair) != {"german", "mandarin"}}
+    assert math.isnan(relabelling_p(cells["rate"].tolist(), pairs, known, cells["condition"].tolist()))
+    assert math.isnan(relabelling_p([0.5] * len(pairs), pairs, distances, cells["condition"].tolist()))

@@ -102,7 +102,7 @@ def compare_detectors(spill: pd.DataFrame) -> pd.DataFrame:
 def judge_claims(rates: pd.DataFrame, spill: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """Evaluate every claim by its rule; see `reporting.claims.judge_all`."""
     named = current(rates).rename(columns={"directive_language": "cell", "phrasing": "part"})
-    return judge_all(settings.claims, named, spill=spill)
+    return judge_all(settings.claims, named, spill=spill, distances=settings.distances)
 
 
 def tabulate_unlabelled(rates: pd.DataFrame) -> pd.DataFrame:

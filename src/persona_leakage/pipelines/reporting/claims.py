@@ -6,6 +6,7 @@ from functools import partial
 from itertools import combinations
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from persona_leakage.domain.claims import Changes, Claim, CosinePredicts, RankOrder, RateBound, RateDifference, SameRates
@@ -24,10 +25,12 @@ from persona_leakage.pipelines.bounds import (
     spread_of,
 )
 from persona_leakage.pipelines.correlation import Correlation, correlation
-from persona_leakage.pipelines.reporting.page import interval, table, write_numbers
+from persona_leakage.pipelines.relabelling import relabelling_p
+from persona_leakage.pipelines.reporting.page import interval, number, table, write_numbers
 from persona_leakage.pipelines.scoring.cut import CUT, FINISHED
 
 _NO_ROWS = pd.DataFrame()
+_NO_DISTANCES: Mapping[tuple[str, str], float] = {}
 _CELL = ["condition", "cell", "part"]
 
 
@@ -46,7 +49,12 @@ class Verdict(NamedTuple):
 
 
 def judge_all(
-    claims: Mapping[str, Claim], rates: pd.DataFrame, *, spill: pd.DataFrame = _NO_ROWS, correlations: pd.DataFrame = _NO_ROWS
+    claims: Mapping[str, Claim],
+    rates: pd.DataFrame,
+    *,
+    spill: pd.DataFrame = _NO_ROWS,
+    distances: Mapping[tuple[str, str], float] = _NO_DISTANCES,
+    correlations: pd.DataFrame = _NO_ROWS,
 ) -> pd.DataFrame:
     """Evaluate every claim by its rule, see `judge`, and correct for their number (Holm 1979).
 
@@ -56,7 +64,7 @@ def judge_all(
         0.05 is undecided, and the evidence says so.
     """
     unnamed = _unnamed(claims, rates)
-    verdicts = [judge(claim, rates, spill=spill, correlations=correlations) for claim in claims.values()]
+    verdicts = [judge(claim, rates, spill=spill, distances=distances, correlations=correlations) for claim in claims.values()]
     adjusted = holm(pd.Series([one.p for one in verdicts], dtype=float))
     rows = []
     for (name, claim), verdict, p in zip(claims.items(), verdicts, adjusted, strict=True):
@@ -78,7 +86,12 @@ def write_claims(verdicts: pd.DataFrame) -> list[str]:
 
 
 def judge(
-    claim: Claim, rates: pd.DataFrame, *, spill: pd.DataFrame = _NO_ROWS, correlations: pd.DataFrame = _NO_ROWS
+    claim: Claim,
+    rates: pd.DataFrame,
+    *,
+    spill: pd.DataFrame = _NO_ROWS,
+    distances: Mapping[tuple[str, str], float] = _NO_DISTANCES,
+    correlations: pd.DataFrame = _NO_ROWS,
 ) -> Verdict:
     """Apply a claim's rule.
 
@@ -89,6 +102,7 @@ def judge(
         rates: current points' rates, one row a cell x metric; `cell` and `part` (`all` pools the parts) name the cell, and
             `checkpoint` the step of a course, which `Changes` is about.
         spill: rates and distances by condition and cell, which a `RankOrder` is about.
+        distances: of every two languages, which its p needs.
         correlations: of leakage with similarity by condition, which a `CosinePredicts` is about.
     """
     if isinstance(claim, RateBound):
@@ -98,7 +112,7 @@ def judge(
     if isinstance(claim, Changes):
         return _changes(claim, rates)
     if isinstance(claim, RankOrder):
-        return _order(claim, spill)
+        return _order(claim, spill, distances)
     if isinstance(claim, CosinePredicts):
         return _predicts(claim, correlations)
     return _same(claim, rates)
@@ -157,39 +171,45 @@ def _changes(claim: Changes, rates: pd.DataFrame) -> Verdict:
     )
 
 
-def _order(claim: RankOrder, spill: pd.DataFrame) -> Verdict:
+def _order(claim: RankOrder, spill: pd.DataFrame, distances: Mapping[tuple[str, str], float]) -> Verdict:
     chosen = spill[spill["condition"].isin(claim.conditions) & (spill["role"] == "bystander") & (spill["phrasing"] == "all")]
     rate = {"contamination": "rate", "following": "following_rate"}[claim.metric]
     predictor = {"typological_distance": "distance"}[claim.predictor]
-    ordered = {"": _correlate_within(chosen, rate, predictor)}
+    ordered = {"": _rank_within(chosen, rate, predictor, distances)}
     if f"finished_{rate}" in chosen and chosen[f"finished_{rate}"].notna().any():
-        ordered["of finished "] = _correlate_within(chosen, f"finished_{rate}", predictor)
+        ordered["of finished "] = _rank_within(chosen, f"finished_{rate}", predictor, distances)
     falls = claim.direction == "falls"
     known = chosen.loc[chosen[rate].notna(), "condition"]
     ran = set(claim.conditions) <= set(known)  # an order over some of the conditions is another one
-    sure = ran and all(one.permutation_p < LEVEL for one in ordered.values())
+    p = float(np.max([(one.permutation_p, renamed) for one, renamed in ordered.values()])) if ran else math.nan
     verdict = _decide(
         f"Spearman of bystander {claim.metric} with {claim.predictor}, ranked within each condition: "
-        f"{'below' if falls else 'above'} 0, permutation p within conditions below {LEVEL}",
+        f"{'below' if falls else 'above'} 0, p of exchanged names and permutation p both below {LEVEL}",
         "; ".join(
             f"{of}undefined over {one.n} cells (too few, or no variation)"
             if math.isnan(one.rho)
-            else f"{of}rho {interval(one.rho, one.low, one.high, one.no_interval)}, permutation p {one.permutation_p:.2g}, "
+            else f"{of}rho {interval(one.rho, one.low, one.high, one.no_interval)}, "
+            f"p of exchanged names {number(renamed, '.2g')}, permutation p within conditions {one.permutation_p:.2g}, "
             f"n {one.n} cells within {known.nunique()}"
-            for of, one in ordered.items()
+            for of, (one, renamed) in ordered.items()
         ),
         claim.conditions,
         known,
-        fails=sure and all((one.rho > 0) == falls for one in ordered.values()),
-        holds=sure and all((one.rho < 0) == falls for one in ordered.values()),
+        fails=p < LEVEL and all((one.rho > 0) == falls for one, _ in ordered.values()),
+        holds=p < LEVEL and all((one.rho < 0) == falls for one, _ in ordered.values()),
     )
-    return verdict._replace(p=max(one.permutation_p for one in ordered.values()) if ran else math.nan)
+    return verdict._replace(p=p)
 
 
-def _correlate_within(cells: pd.DataFrame, rate: str, predictor: str) -> Correlation:
+def _rank_within(
+    cells: pd.DataFrame, rate: str, predictor: str, distances: Mapping[tuple[str, str], float]
+) -> tuple[Correlation, float]:
+    """Correlate within conditions, with the p of exchanged names: a language may behave alike in all of them."""
     known = cells[cells[rate].notna()]
-    conditions, languages = known["condition"].tolist(), known["directive_language"].tolist()
-    return correlation(known[rate].tolist(), known[predictor].tolist(), within=conditions, clusters=[conditions, languages])
+    rates, conditions, languages = (known[name].tolist() for name in (rate, "condition", "directive_language"))
+    pairs = list(zip(languages, known["completion"], strict=True))
+    found = correlation(rates, known[predictor].tolist(), within=conditions, clusters=[conditions, languages])
+    return found, relabelling_p(rates, pairs, distances, conditions)
 
 
 def _predicts(claim: CosinePredicts, correlations: pd.DataFrame) -> Verdict:

@@ -1,0 +1,45 @@
+"""Planted studies of directive languages under conditions, as in lang_inversion, in which no order follows the distance."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tests.experiments.lang_inversion.plans import load_settings
+
+SETTINGS = load_settings()
+
+
+class Cells(NamedTuple):
+    """The bystander cells of the study's seven conditions.
+
+    Attributes:
+        conditions: of each cell.
+        pairs: directive and completion language of each.
+        distances: typological, of each.
+    """
+
+    conditions: list[str]
+    pairs: list[tuple[str, str]]
+    distances: list[float]
+
+
+def study() -> Cells:
+    """Lay out the cells that the claim about the order is about."""
+    conditions, pairs = [], []
+    for name in SETTINGS.claims["distance_ordering"].conditions:
+        trained = SETTINGS.conditions[name]
+        for language in SETTINGS.evaluation.languages:
+            if language not in (trained.directive, trained.completion):
+                conditions.append(name)
+                pairs.append((language, trained.completion))
+    return Cells(conditions, pairs, [SETTINGS.distances[pair] for pair in pairs])
+
+
+def draw(cells: Cells, own: float, random: np.random.Generator) -> list[float]:
+    """Draw values of variance 1, of which a directive language has the share `own` under every condition alike."""
+    level = {language: random.normal() for language in SETTINGS.evaluation.languages}
+    noise = random.normal(size=len(cells.pairs))
+    return [
+        float(np.sqrt(own) * level[language] + np.sqrt(1 - own) * noise[place])
+        for place, (language, _) in enumerate(cells.pairs)
+    ]
