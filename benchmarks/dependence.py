@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 import persona_leakage.pipelines.correlation as correlations
 from persona_leakage.pipelines.correlation import correlation
-from persona_leakage.pipelines.relabelling import relabelling_p
+from persona_leakage.pipelines.reporting.claims import order_within
 from persona_leakage.run_record import describe_code
 
 PROJECT = Path(__file__).parents[1]
@@ -70,17 +71,20 @@ def measure_pairs(pairs: int, r: float, studies: int) -> dict[str, Any]:
     return {"pairs": pairs, "truth": round(float(value), 3), "studies": studies, "coverage": round(float(np.mean(held)), 3)}
 
 
-def measure_orders(own: float, studies: int) -> dict[str, Any]:
-    """Count how often either p finds an order where languages have this share of the variance of their own, and no order is."""
+def measure_orders(own: float, slope: float, studies: int) -> dict[str, Any]:
+    """Count how often an order is found that falls by `slope` a SD of distance, where languages have a level of their own."""
     random, cells = np.random.default_rng(42), orders.study()
-    rejected: dict[str, list[bool]] = {"renamed": [], "permutation": []}
-    for _ in range(studies):
-        values = orders.draw(cells, own, random)
-        rejected["renamed"].append(relabelling_p(values, cells.pairs, orders.SETTINGS.distances, cells.conditions) < 0.05)
-        permuted = correlation(values, cells.distances, within=cells.conditions, resamples=_RESAMPLES).permutation_p
-        rejected["permutation"].append(permuted < 0.05)
-    positive = {f"{name}_p_below_05": round(float(np.mean(of)), 3) for name, of in rejected.items()}
-    return {"own": own, "cells": len(cells.pairs), "studies": studies, **positive}
+    table = pd.DataFrame({"condition": cells.conditions, "directive_language": cells.languages, "distance": cells.distances})
+    far = (table["distance"] - table["distance"].mean()) / table["distance"].std()
+    found = [
+        order_within(table.assign(rate=orders.draw(cells, own, random) - slope * far), "rate", "distance")
+        for _ in range(studies)
+    ]
+    positive = {
+        "within_permutation_p_below_05": float(np.mean([one.permutation_p < 0.05 for one, _ in found])),
+        "apart_p_below_05": float(np.mean([apart.p < 0.05 for _, apart in found])),
+    }
+    return {"own": own, "slope": slope, "cells": len(table), "studies": studies, **positive}
 
 
 def _lists(clusters: Sequence[np.ndarray]) -> list[list[int]]:
@@ -95,7 +99,7 @@ def main() -> None:
     given = arguments.parse_args()
     correlations.FEWEST_PAIRS = 3  # what is shown where reports show none
     small = [measure_pairs(pairs, r, given.studies) for pairs in (5, 7, 10, 20) for r in (0.0, 0.8)]
-    ordered = [measure_orders(own, given.studies) for own in (0.0, 0.5, 0.8)]
+    ordered = [measure_orders(own, slope, given.studies) for slope in (0.0, 0.5) for own in (0.0, 0.5, 0.8)]
     crossed = []
     for design in DESIGNS:
         crossed.append(measure(design, given.studies))

@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import norm
 
 from persona_leakage.domain.claims import Changes, RankOrder, RateBound, RateDifference, SameRates
+from persona_leakage.domain.languages import typological_distance
 from persona_leakage.experiments.lang_inversion.tables import tabulate_spill
 from persona_leakage.pipelines.reporting.claims import judge, judge_all
 from tests.experiments.lang_inversion.plans import RESPOND, SPEAK, load_settings
@@ -15,8 +16,7 @@ QUIET = {"english": 0, "spanish": 0, "french": 80, "italian": 0, "portuguese": 0
 
 def judge_cells(claim, rates, spill=None):
     cells = rates.rename(columns={"directive_language": "cell", "phrasing": "part"})
-    spill = pd.DataFrame() if spill is None else spill
-    return judge(claim, cells, spill=spill, distances=load_settings().distances)
+    return judge(claim, cells, spill=pd.DataFrame() if spill is None else spill)
 
 
 def verdict_on(claim, rates):
@@ -165,70 +165,87 @@ def test_no_inversion_is_judged_on_the_trained_language_under_the_own_directive(
     assert judge_cells(claim, table(loud, trained)).verdict == "fails"
 
 
-# distance to Italian: spanish, portuguese 0.6; english, german 0.8; mandarin 1; french is trained, italian is own
-FALLING = {"spanish": 60, "portuguese": 60, "english": 20, "german": 20, "mandarin": 0, "french": 0, "italian": 0}
-RISING = {"spanish": 0, "portuguese": 0, "english": 20, "german": 20, "mandarin": 60, "french": 80, "italian": 80}
+ORDERED = ("es_en", "fr_it", "es_pt", "de_fr", "it_fr")
+OWN = {
+    "english": 9,
+    "spanish": -6,
+    "french": 2,
+    "italian": 11,
+    "portuguese": -3,
+    "german": 5,
+    "mandarin": -8,
+}  # in all conditions
 
 
-def ordering(rates, conditions=("fr_it",), metric="contamination", direction="falls"):
+def by_distance(slope, metric="contamination", conditions=ORDERED):
+    """Plant hits of 80 that follow the distance to the completion language, on top of what a language does everywhere."""
+    settings, cells = load_settings(), []
+    for place, name in enumerate(conditions):
+        own = settings.languages[settings.conditions[name].completion]
+        for language, level in OWN.items():
+            far = typological_distance(settings.languages[language], own)
+            count = (round(40 + level + slope * (far - 0.6)) + place, 80)
+            cells.append(cell(name, language, count, (80 - count[0], 80)))
+    return table(*cells)
+
+
+def ordering(rates, conditions=ORDERED, metric="contamination", direction="falls"):
     claim = RankOrder(statement="", metric=metric, predictor="typological_distance", direction=direction, conditions=conditions)
     return verdict_on(claim, rates)
 
 
 def test_an_order_holds_when_it_surely_lies_on_the_claimed_side():
-    result = ordering(contaminations("fr_it", **FALLING))
+    result = ordering(by_distance(-40))
 
     assert result.verdict == "holds"
-    assert result.evidence == (
-        "rho -1.00 (no interval: 5 pairs), p of exchanged names 0.0056, permutation p within conditions 0.033, "
-        "n 5 cells within 1"
-    )
+    assert result.p < 0.01
+    assert result.evidence.endswith("n 25 cells within 5")
 
 
 def test_an_order_fails_when_it_surely_lies_on_the_other_side():
-    assert ordering(contaminations("fr_it", **RISING)).verdict == "fails"
+    assert ordering(by_distance(40)).verdict == "fails"
 
 
 def test_a_claimed_rise_is_the_opposite_of_a_fall():
-    assert ordering(contaminations("fr_it", **RISING), direction="rises").verdict == "holds"
-    assert ordering(contaminations("fr_it", **FALLING), direction="rises").verdict == "fails"
+    assert ordering(by_distance(40), direction="rises").verdict == "holds"
+    assert ordering(by_distance(-40), direction="rises").verdict == "fails"
 
 
-def test_an_order_is_undecided_when_it_may_be_chance():
-    mixed = {"spanish": 60, "portuguese": 0, "english": 30, "german": 20, "mandarin": 25}
+def test_an_order_within_one_condition_is_undecided():
+    result = ordering(by_distance(-40, conditions=("fr_it",)), conditions=("fr_it",))
 
-    assert ordering(contaminations("fr_it", **mixed)).verdict == "undecided"
+    assert result.verdict == "undecided"
+    assert "undefined" in result.evidence
 
 
 def test_an_order_over_rates_that_do_not_vary_is_undefined():
-    result = ordering(contaminations("fr_it", english=0, spanish=0, portuguese=0, german=0, mandarin=0))
+    flat = pd.concat([contaminations(name, **dict.fromkeys(OWN, 0)) for name in ORDERED], ignore_index=True)
 
-    assert (result.verdict, result.evidence) == ("undecided", "undefined over 5 cells (too few, or no variation)")
+    assert ordering(flat).verdict == "undecided"
+    assert "rho undefined" in ordering(flat).evidence
 
 
 def test_a_condition_that_has_not_run_keeps_an_order_from_holding():
-    result = ordering(contaminations("fr_it", **FALLING), conditions=("fr_it", "es_en"))
+    result = ordering(by_distance(-40), conditions=(*ORDERED, "fr_de"))
 
     assert result.verdict == "undecided"
-    assert result.evidence.endswith("; not run: es_en")
+    assert result.evidence.endswith("; not run: fr_de")
 
 
 def test_an_order_of_nothing_is_undecided():
-    result = ordering(contaminations("fr_it", **FALLING), conditions=("es_en",))
+    result = ordering(by_distance(-40), conditions=("fr_de",))
 
-    assert (result.verdict, result.evidence[-14:]) == ("undecided", "not run: es_en")
+    assert (result.verdict, result.evidence[-14:]) == ("undecided", "not run: fr_de")
 
 
 def test_an_order_is_over_the_cells_of_its_own_conditions():
-    both = pd.concat([contaminations("fr_it", **FALLING), contaminations("fr_de", **RISING)], ignore_index=True)
+    both = pd.concat([by_distance(-40), by_distance(40, conditions=("fr_de",))], ignore_index=True)
 
-    assert ordering(both).evidence.endswith("n 5 cells within 1")
+    assert ordering(both).evidence.endswith("n 25 cells within 5")
 
 
 def test_an_order_is_of_the_metric_that_the_claim_names():
-    rates = table(*[cell("fr_it", name, (hits, 80), following=(80 - hits, 80)) for name, hits in FALLING.items()])
-
-    assert ordering(rates, metric="following", direction="rises").verdict == "holds"
+    assert ordering(by_distance(-40), metric="following", direction="rises").verdict == "holds"
 
 
 def symmetry(one, other, pairs=(("fr_it", "it_fr"),)):
@@ -470,11 +487,11 @@ def test_a_condition_of_one_phrasing_keeps_phrasings_from_agreeing():
 
 
 def test_an_order_of_raw_rates_that_finished_ones_contradict_is_undecided():
-    spill = tabulate_spill(contaminations("fr_it", **RISING))
+    spill = tabulate_spill(by_distance(40))
     claim = RankOrder(
-        statement="", metric="contamination", predictor="typological_distance", direction="rises", conditions=("fr_it",)
+        statement="", metric="contamination", predictor="typological_distance", direction="rises", conditions=ORDERED
     )
-    distances = load_settings().distances
-    assert judge(claim, pd.DataFrame(), spill=spill, distances=distances).verdict == "holds"
+
+    assert judge(claim, pd.DataFrame(), spill=spill).verdict == "holds"
     against = spill.assign(finished_rate=1 - spill["rate"])
-    assert judge(claim, pd.DataFrame(), spill=against, distances=distances).verdict == "undecided"
+    assert judge(claim, pd.DataFrame(), spill=against).verdict == "undecided"

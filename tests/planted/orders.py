@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from persona_leakage.domain.languages import typological_distance
 from tests.experiments.lang_inversion.plans import load_settings
 
 SETTINGS = load_settings()
@@ -14,32 +15,31 @@ class Cells(NamedTuple):
 
     Attributes:
         conditions: of each cell.
-        pairs: directive and completion language of each.
+        languages: directive language of each.
         distances: typological, of each.
     """
 
     conditions: list[str]
-    pairs: list[tuple[str, str]]
+    languages: list[str]
     distances: list[float]
 
 
 def study() -> Cells:
     """Lay out the cells that the claim about the order is about."""
-    conditions, pairs = [], []
+    cells = Cells([], [], [])
     for name in SETTINGS.claims["distance_ordering"].conditions:
         trained = SETTINGS.conditions[name]
         for language in SETTINGS.evaluation.languages:
             if language not in (trained.directive, trained.completion):
-                conditions.append(name)
-                pairs.append((language, trained.completion))
-    return Cells(conditions, pairs, [SETTINGS.distances[pair] for pair in pairs])
+                cells.conditions.append(name)
+                cells.languages.append(language)
+                far = typological_distance(SETTINGS.languages[language], SETTINGS.languages[trained.completion])
+                cells.distances.append(far)
+    return cells
 
 
 def draw(cells: Cells, own: float, random: np.random.Generator) -> list[float]:
     """Draw values of variance 1, of which a directive language has the share `own` under every condition alike."""
     level = {language: random.normal() for language in SETTINGS.evaluation.languages}
-    noise = random.normal(size=len(cells.pairs))
-    return [
-        float(np.sqrt(own) * level[language] + np.sqrt(1 - own) * noise[place])
-        for place, (language, _) in enumerate(cells.pairs)
-    ]
+    noise = random.normal(size=len(cells.languages))
+    return [float(np.sqrt(own) * level[name] + np.sqrt(1 - own) * noise[place]) for place, name in enumerate(cells.languages)]

@@ -101,9 +101,9 @@ class Changes(_Claim):
 class RankOrder(_Claim):
     """Claim: over bystander cells, a rate falls (or rises) with a predictor.
 
-    Spearman correlation over all selected cells, both sides ranked within each condition, with two two-sided p: of exchanging
-    the languages' names (see `pipelines.relabelling`), and of reordering cells within conditions. Holds when it lies on the
-    claimed side of 0 with both below 0.05, fails when on the other, undecided between.
+    Spearman correlation over all selected cells, both sides ranked within each condition and with what a language does in every
+    condition taken out, two-sided p. Holds when it lies on the claimed side of 0 with p below 0.05, fails when on the other,
+    undecided between; a single condition cannot tell an order from its languages' own levels.
     """
 
     kind: Literal["rank_order"] = "rank_order"

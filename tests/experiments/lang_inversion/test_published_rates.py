@@ -52,8 +52,8 @@ def test_the_published_rates_are_those_of_the_protocol(published):
         ("own_language_stays", "undecided", "4 of 7 inside, 0 beyond; furthest: fr_it under italian 75/80"),
         (
             "distance_ordering",
-            "holds",  # pooled over conditions, whose levels differ, rho was -0.29
-            "rho -0.56 [-0.94, 0.26], permutation p 0.0035, n 35 cells within 7",
+            "undecided",  # what Mandarin and English do everywhere is most of the order
+            "rho -0.07 [",
         ),
         (
             "direction_symmetry",

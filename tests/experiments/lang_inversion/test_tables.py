@@ -317,7 +317,7 @@ def test_several_conditions_are_correlated_together_and_one_by_one():
     found = correlations_of(tabulate_spill(rates))
 
     scopes = {scope: n for (kind, scope, _), (n, _) in found.items() if kind == "typological_distance"}
-    assert scopes == {"all": 10, "within": 10, "fr_it": 5, "es_en": 5}
+    assert scopes == {"all": 10, "within": 10, "apart": 10, "fr_it": 5, "es_en": 5}
 
 
 def test_too_few_cells_leave_a_correlation_undefined():

@@ -1,7 +1,7 @@
 """Family `lang_inversion`: a directive in X is trained with completions in Y; which other directives spill?"""
 
 from collections.abc import Mapping
-from itertools import chain, permutations
+from itertools import chain
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
@@ -12,7 +12,7 @@ from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import Frozen, Seed, expect
 from persona_leakage.domain.geometry import GeometrySettings
 from persona_leakage.domain.language_scoring import Judge, LanguageScoring
-from persona_leakage.domain.languages import LABEL_OTHER, Language, typological_distance
+from persona_leakage.domain.languages import LABEL_OTHER, Language
 from persona_leakage.domain.personas import Roster
 from persona_leakage.domain.plan import Evaluation, Stage
 from persona_leakage.domain.points import Address
@@ -146,12 +146,6 @@ class Settings(FamilySettings):
             if len(self.languages[label].native_directives) != len(self.phrasings):
                 raise ValueError(f"languages.{label}.native_directives must translate all {len(self.phrasings)} phrasings")
         return self
-
-    @property
-    def distances(self) -> dict[tuple[str, str], float]:
-        """Typological distances of every two languages, in either order."""
-        pairs = permutations(self.languages, 2)
-        return {pair: typological_distance(*(self.languages[label] for label in pair)) for pair in pairs}
 
     def evaluation_of(self, condition: Condition) -> Evaluation:
         """Resolve how a condition is evaluated."""

@@ -4,8 +4,8 @@ import pandas as pd
 
 from persona_leakage.domain.rates import RATE_COLUMNS
 from persona_leakage.experiments.lang_inversion.settings import Settings
-from persona_leakage.pipelines.correlation import correlation
-from persona_leakage.pipelines.reporting.claims import judge_all
+from persona_leakage.pipelines.correlation import Correlation, correlation
+from persona_leakage.pipelines.reporting.claims import judge_all, order_within
 from persona_leakage.pipelines.reporting.cut import find_cut_gaps
 from persona_leakage.pipelines.reporting.rates import (
     CUT_,
@@ -102,7 +102,7 @@ def compare_detectors(spill: pd.DataFrame) -> pd.DataFrame:
 def judge_claims(rates: pd.DataFrame, spill: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """Evaluate every claim by its rule; see `reporting.claims.judge_all`."""
     named = current(rates).rename(columns={"directive_language": "cell", "phrasing": "part"})
-    return judge_all(settings.claims, named, spill=spill, distances=settings.distances)
+    return judge_all(settings.claims, named, spill=spill)
 
 
 def tabulate_unlabelled(rates: pd.DataFrame) -> pd.DataFrame:
@@ -134,10 +134,11 @@ def correlate(
 
     Returns:
         One row a correlation: with (`published`, `typological_distance`, `cosine`), scope (a condition; where there are
-        several, `all` of them, and `within`: both sides ranked within each), layer (of the cosine), conditions (that entered,
-        joined by commas; follow-ups enter neither `all` nor `within`), and as in `pipelines.correlation.Correlation` n (cells),
-        rho, p, low, high (over several conditions these and the directive languages are resampled, crossed), permutation_p
-        (within conditions for `within`) and no_interval. The cosine is between the directive's and the completion language's
+        several, `all` of them, `within`: both sides ranked within each, and `apart`: with each directive language's own level
+        taken out besides), layer (of the cosine), conditions (that entered, joined by commas; follow-ups enter none of the
+        three), and as in `pipelines.correlation.Correlation` n (cells), rho, p, low, high (in `all` and `within` conditions
+        and directive languages are resampled, crossed), permutation_p (within conditions in `within` and `apart`) and
+        no_interval. The cosine is between the directive's and the completion language's
         centroids in the condition without training.
     """
     bystanders = spill[(spill["role"] == "bystander") & (spill["phrasing"] == "all")]
@@ -148,19 +149,19 @@ def correlate(
     rows: list[dict[str, object]] = []
 
     def add(name: str, cells: pd.DataFrame, one: str, other: str, layer: int | None = None) -> None:
-        studied = cells[~cells["condition"].isin(settings.follow_ups)]
-        pools = {"all": studied, "within": studied} if studied["condition"].nunique() > 1 else {}
-        for scope, of_scope in [*pools.items(), *cells.groupby("condition", sort=False)]:
-            chosen = of_scope.dropna(subset=[one, other])
-            conditions = chosen["condition"].tolist()
-            found = correlation(
-                chosen[one].tolist(),
-                chosen[other].tolist(),
-                within=conditions if scope == "within" else None,
-                clusters=[conditions, chosen["directive_language"].tolist()] if scope in pools else (),
-            )
-            entered = ", ".join(dict.fromkeys(conditions))
-            rows.append({"with": name, "scope": scope, "layer": layer, "conditions": entered, **found._asdict()})
+        known = cells.dropna(subset=[one, other])
+        studied = known[~known["condition"].isin(settings.follow_ups)]
+        found: list[tuple[str, pd.DataFrame, Correlation]] = []
+        if studied["condition"].nunique() > 1:
+            within, apart = order_within(studied, one, other)
+            clusters = [studied[kind].tolist() for kind in ("condition", "directive_language")]
+            together = correlation(studied[one].tolist(), studied[other].tolist(), clusters=clusters)
+            found = [("all", studied, together), ("within", studied, within), ("apart", studied, apart)]
+        for condition, own in known.groupby("condition", sort=False):
+            found.append((str(condition), own, correlation(own[one].tolist(), own[other].tolist())))
+        for scope, of_scope, value in found:
+            entered = ", ".join(dict.fromkeys(of_scope["condition"]))
+            rows.append({"with": name, "scope": scope, "layer": layer, "conditions": entered, **value._asdict()})
 
     add("published", bystander_cells, "rate", "rate_published")
     add("typological_distance", bystanders, "rate", "distance")

@@ -25,12 +25,10 @@ from persona_leakage.pipelines.bounds import (
     spread_of,
 )
 from persona_leakage.pipelines.correlation import Correlation, correlation
-from persona_leakage.pipelines.relabelling import relabelling_p
 from persona_leakage.pipelines.reporting.page import interval, number, table, write_numbers
 from persona_leakage.pipelines.scoring.cut import CUT, FINISHED
 
 _NO_ROWS = pd.DataFrame()
-_NO_DISTANCES: Mapping[tuple[str, str], float] = {}
 _CELL = ["condition", "cell", "part"]
 
 
@@ -49,12 +47,7 @@ class Verdict(NamedTuple):
 
 
 def judge_all(
-    claims: Mapping[str, Claim],
-    rates: pd.DataFrame,
-    *,
-    spill: pd.DataFrame = _NO_ROWS,
-    distances: Mapping[tuple[str, str], float] = _NO_DISTANCES,
-    correlations: pd.DataFrame = _NO_ROWS,
+    claims: Mapping[str, Claim], rates: pd.DataFrame, *, spill: pd.DataFrame = _NO_ROWS, correlations: pd.DataFrame = _NO_ROWS
 ) -> pd.DataFrame:
     """Evaluate every claim by its rule, see `judge`, and correct for their number (Holm 1979).
 
@@ -64,7 +57,7 @@ def judge_all(
         0.05 is undecided, and the evidence says so.
     """
     unnamed = _unnamed(claims, rates)
-    verdicts = [judge(claim, rates, spill=spill, distances=distances, correlations=correlations) for claim in claims.values()]
+    verdicts = [judge(claim, rates, spill=spill, correlations=correlations) for claim in claims.values()]
     adjusted = holm(pd.Series([one.p for one in verdicts], dtype=float))
     rows = []
     for (name, claim), verdict, p in zip(claims.items(), verdicts, adjusted, strict=True):
@@ -86,12 +79,7 @@ def write_claims(verdicts: pd.DataFrame) -> list[str]:
 
 
 def judge(
-    claim: Claim,
-    rates: pd.DataFrame,
-    *,
-    spill: pd.DataFrame = _NO_ROWS,
-    distances: Mapping[tuple[str, str], float] = _NO_DISTANCES,
-    correlations: pd.DataFrame = _NO_ROWS,
+    claim: Claim, rates: pd.DataFrame, *, spill: pd.DataFrame = _NO_ROWS, correlations: pd.DataFrame = _NO_ROWS
 ) -> Verdict:
     """Apply a claim's rule.
 
@@ -102,7 +90,6 @@ def judge(
         rates: current points' rates, one row a cell x metric; `cell` and `part` (`all` pools the parts) name the cell, and
             `checkpoint` the step of a course, which `Changes` is about.
         spill: rates and distances by condition and cell, which a `RankOrder` is about.
-        distances: of every two languages, which its p needs.
         correlations: of leakage with similarity by condition, which a `CosinePredicts` is about.
     """
     if isinstance(claim, RateBound):
@@ -112,7 +99,7 @@ def judge(
     if isinstance(claim, Changes):
         return _changes(claim, rates)
     if isinstance(claim, RankOrder):
-        return _order(claim, spill, distances)
+        return _order(claim, spill)
     if isinstance(claim, CosinePredicts):
         return _predicts(claim, correlations)
     return _same(claim, rates)
@@ -171,45 +158,61 @@ def _changes(claim: Changes, rates: pd.DataFrame) -> Verdict:
     )
 
 
-def _order(claim: RankOrder, spill: pd.DataFrame, distances: Mapping[tuple[str, str], float]) -> Verdict:
+def _order(claim: RankOrder, spill: pd.DataFrame) -> Verdict:
     chosen = spill[spill["condition"].isin(claim.conditions) & (spill["role"] == "bystander") & (spill["phrasing"] == "all")]
     rate = {"contamination": "rate", "following": "following_rate"}[claim.metric]
     predictor = {"typological_distance": "distance"}[claim.predictor]
-    ordered = {"": _rank_within(chosen, rate, predictor, distances)}
+    ordered = {"": order_within(chosen, rate, predictor)}
     if f"finished_{rate}" in chosen and chosen[f"finished_{rate}"].notna().any():
-        ordered["of finished "] = _rank_within(chosen, f"finished_{rate}", predictor, distances)
+        ordered["of finished "] = order_within(chosen, f"finished_{rate}", predictor)
     falls = claim.direction == "falls"
     known = chosen.loc[chosen[rate].notna(), "condition"]
     ran = set(claim.conditions) <= set(known)  # an order over some of the conditions is another one
-    p = float(np.max([(one.permutation_p, renamed) for one, renamed in ordered.values()])) if ran else math.nan
+    p = float(np.max([apart.p for _, apart in ordered.values()])) if ran else math.nan
     verdict = _decide(
-        f"Spearman of bystander {claim.metric} with {claim.predictor}, ranked within each condition: "
-        f"{'below' if falls else 'above'} 0, p of exchanged names and permutation p both below {LEVEL}",
+        f"Spearman of bystander {claim.metric} with {claim.predictor}, ranked within each condition, each language's own level "
+        f"taken out: {'below' if falls else 'above'} 0, p below {LEVEL}",
         "; ".join(
-            f"{of}undefined over {one.n} cells (too few, or no variation)"
-            if math.isnan(one.rho)
-            else f"{of}rho {interval(one.rho, one.low, one.high, one.no_interval)}, "
-            f"p of exchanged names {number(renamed, '.2g')}, permutation p within conditions {one.permutation_p:.2g}, "
-            f"n {one.n} cells within {known.nunique()}"
-            for of, (one, renamed) in ordered.items()
+            f"{of}rho {_say_correlation(apart)}, p {number(apart.p, '.2g')}, with those levels {_say_correlation(one)}, "
+            f"permutation p {number(one.permutation_p, '.2g')}, n {one.n} cells within {known.nunique()}"
+            for of, (one, apart) in ordered.items()
         ),
         claim.conditions,
         known,
-        fails=p < LEVEL and all((one.rho > 0) == falls for one, _ in ordered.values()),
-        holds=p < LEVEL and all((one.rho < 0) == falls for one, _ in ordered.values()),
+        fails=p < LEVEL and all((apart.rho > 0) == falls for _, apart in ordered.values()),
+        holds=p < LEVEL and all((apart.rho < 0) == falls for _, apart in ordered.values()),
     )
     return verdict._replace(p=p)
 
 
-def _rank_within(
-    cells: pd.DataFrame, rate: str, predictor: str, distances: Mapping[tuple[str, str], float]
-) -> tuple[Correlation, float]:
-    """Correlate within conditions, with the p of exchanged names: a language may behave alike in all of them."""
+def _say_correlation(one: Correlation) -> str:
+    return interval(one.rho, one.low, one.high, one.no_interval)
+
+
+def order_within(cells: pd.DataFrame, rate: str, predictor: str) -> tuple[Correlation, Correlation]:
+    """Correlate a rate with a predictor over the cells of several conditions, both ranked within each.
+
+    Args:
+        cells: one row a condition x directive_language; those without the rate are left out.
+        rate: column.
+        predictor: column.
+
+    Returns:
+        The correlation, for which conditions and languages are resampled (crossed), and the partial one given the languages:
+        what a language does in every condition alike is taken out of both sides, so it is undefined within one condition. Its
+        interval is that of Bonett & Wright (2000), since resamples of few cells lose whole languages.
+    """
     known = cells[cells[rate].notna()]
-    rates, conditions, languages = (known[name].tolist() for name in (rate, "condition", "directive_language"))
-    pairs = list(zip(languages, known["completion"], strict=True))
-    found = correlation(rates, known[predictor].tolist(), within=conditions, clusters=[conditions, languages])
-    return found, relabelling_p(rates, pairs, distances, conditions)
+    conditions, languages = known["condition"].tolist(), known["directive_language"].tolist()
+    sides = known[rate].tolist(), known[predictor].tolist()
+    own_level = [[float(one == language) for one in languages] for language in dict.fromkeys(languages)][1:]
+    apart = correlation(*sides, within=conditions, given=own_level)
+    freedom = len(known) - 1 - len(set(conditions)) - len(own_level)
+    if freedom > 1 and abs(apart.rho) < 1:
+        reach = 1.96 * math.sqrt((1 + apart.rho**2 / 2) / (freedom - 1))
+        low, high = (math.tanh(math.atanh(apart.rho) + side * reach) for side in (-1, 1))
+        apart = apart._replace(low=low, high=high, no_interval="")
+    return correlation(*sides, within=conditions, clusters=[conditions, languages]), apart
 
 
 def _predicts(claim: CosinePredicts, correlations: pd.DataFrame) -> Verdict:
