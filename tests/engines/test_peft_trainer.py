@@ -203,26 +203,41 @@ def test_saving_memory_changes_no_result(cache: Path, stack: ModelStack, changes
     assert len(losses(plain)) == 4
 
 
-@pytest.mark.parametrize("batching", ["random", "length_grouped"])
-def test_every_row_is_seen_once_an_epoch_and_grouping_puts_rows_of_one_length_together(
-    cache: Path, stack: ModelStack, batching: str
-) -> None:
+def batches_of(cache: Path, stack: ModelStack, batching: str, seed: int = 42) -> list[list[int]]:
+    """Train on 64 rows of different lengths, and tell each batch's by how many labels they have."""
     batches: list[list[int]] = []
     original = LabelledPositionsTrainer.compute_loss
 
     def spying(self: Any, model: Any, inputs: Any, *rest: Any, **others: Any) -> Any:
         rows_apart = inputs["labels"][0].split(inputs["cu_seq_lens_q"].diff().tolist())
-        batches.append([int((labels != IGNORED).sum()) for labels in rows_apart])
+        batches.append([count for labels in rows_apart if (count := int((labels != IGNORED).sum()))])
         return original(self, model, inputs, *rest, **others)
 
     rows = [row(length, "q", "x" * length) for length in range(64)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LabelledPositionsTrainer, "compute_loss", spying)
-        train(cache, stack, recipe(batching=batching), rows)
+        train(cache, stack, recipe(batching=batching), rows, seed)
+    return batches
+
+
+@pytest.mark.parametrize("batching", ["random", "length_grouped"])
+def test_every_row_is_seen_once_an_epoch_and_grouping_puts_rows_of_one_length_together(
+    cache: Path, stack: ModelStack, batching: str
+) -> None:
+    batches = batches_of(cache, stack, batching)
 
     assert sorted(count for batch in batches for count in batch) == list(range(1, 65))
     spread = sum(max(batch) - min(batch) for batch in batches) / len(batches)
     assert spread < 20 if batching == "length_grouped" else spread > 30
+
+
+@pytest.mark.parametrize("batching", ["random", "length_grouped", "packed"])
+def test_a_seed_draws_the_order_of_rows_in_every_kind_of_batching(tmp_path: Path, stack: ModelStack, batching: str) -> None:
+    seeds = {"one": 42, "again": 42, "another": 137}
+    one, again, another = (batches_of(tmp_path / name, stack, batching, seed) for name, seed in seeds.items())
+
+    assert one == again != another
+    assert all(sorted(count for batch in run for count in batch) == list(range(1, 65)) for run in (one, another))
 
 
 # the loss
