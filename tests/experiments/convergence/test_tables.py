@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from persona_leakage.domain.claims import RateBound
 from persona_leakage.domain.rates import proportion
 from persona_leakage.experiments.convergence.tables import (
     SUMMARY_COLUMNS,
@@ -15,6 +16,7 @@ from persona_leakage.experiments.convergence.tables import (
     choose_headline,
     correlate_peaks,
     count_verdicts,
+    judge_claims,
     pool_trajectory_seeds,
     summarise_trajectories,
     tabulate_text_ranges,
@@ -25,6 +27,7 @@ from persona_leakage.pipelines.reporting.by_model import for_each_model
 from persona_leakage.pipelines.reporting.seeds import summarise_seeds
 from tests.experiments.convergence.planted_tables import (
     COSINES,
+    EPOCHS,
     cosine,
     point,
     published,
@@ -623,3 +626,20 @@ def test_two_models_keep_their_own_layers():
         ("a", 15, True, 3, 1),
         ("b", 2, True, 3, -1),
     ]
+
+
+def implanted(epochs):
+    """Judge a claim about every checkpoint of one source that writes the marker in 190 of 200 completions wherever it ran."""
+    claim = RateBound(statement="s", metric="leakage", role="source", conditions=("villain",), at_least=0.5)
+    study = settings_with(2).model_copy(update={"claims": {"implanted": claim}})
+    rows = [rate("villain", epoch, "villain", 190, 200) | {"role": "source"} for epoch in epochs]
+    (verdict,) = judge_claims(rates(*rows), study).itertuples()
+    return verdict
+
+
+def test_a_checkpoint_that_has_not_run_keeps_a_claim_about_every_one_from_holding():
+    assert implanted(EPOCHS).verdict == "holds"
+    some = implanted((0, 2, 20))
+    assert some.verdict == "undecided"
+    assert "3 of 3 inside" in some.evidence
+    assert "8 cells not scored" in some.evidence

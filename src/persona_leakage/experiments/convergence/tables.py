@@ -235,9 +235,15 @@ def compare_cut(trajectories: pd.DataFrame) -> pd.DataFrame:
 def judge_claims(rates: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """Evaluate every claim by its rule; see `reporting.claims.judge_all`.
 
-    A cell is a persona at a checkpoint; the role of the pulled persona is `pulled`.
+    A cell is a persona at a checkpoint; the role of the pulled persona is `pulled`. At a checkpoint of the settings that has
+    not run nothing is scored, which keeps a claim about every one from holding.
     """
     now = current(rates)
+    ran = now[["condition", "checkpoint"]].drop_duplicates()
+    unscored = now.drop_duplicates(["condition", "persona", "metric", "questions"]).assign(hits=0, n=0)
+    for checkpoint in settings.epochs:
+        without = unscored[~unscored["condition"].isin(ran.loc[ran["checkpoint"] == checkpoint, "condition"])]
+        now = pd.concat([now, without.assign(checkpoint=checkpoint)], ignore_index=True)
     named = now.rename(columns={"questions": "part"}).assign(
         cell=now["persona"] + " at epoch " + now["checkpoint"].astype(str),
         role=now["role"].mask(now["persona"] == now["pulled"], "pulled"),

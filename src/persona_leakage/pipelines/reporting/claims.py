@@ -356,6 +356,9 @@ def _weigh(
     unknown = max(len(missing), expected - len(estimates)) if needed is None else len(set(wanted)) - len(estimates)
     inside, beyond = ([getattr(one, side) for one in estimates] + [1.0] * unknown for side in ("inside", "beyond"))
     said = _say_missing(missing, rows["condition"])
+    unscored = rows.loc[(rows["n"] == 0) & rows["condition"].isin(scored), _CELL].drop_duplicates()
+    if needed is None and len(unscored):
+        said.append(f"{len(unscored)} cells not scored")
     if not estimates or (pooled and missing):
         so_far = [f"so far {one.said}" for one in estimates]
         return Verdict("undecided", "; ".join([*so_far, *said]) or "nothing to compare", rule)
