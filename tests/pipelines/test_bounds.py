@@ -18,6 +18,7 @@ from persona_leakage.pipelines.bounds import (
     interval_of,
     rate_tails,
     spread_along,
+    spread_among,
     spread_between,
     spread_of,
     trend_p,
@@ -31,16 +32,19 @@ def one(hits, n):
 @pytest.mark.parametrize(("hits", "n"), [(0, 20), (1, 20), (7, 80), (20, 20)])
 def test_a_single_run_has_wilsons_interval_and_the_difference_newcombes(hits, n):
     assert interval_of(one(hits, n), Spread()) == pytest.approx(proportion(hits, n))
-    assert difference_interval(one(hits, n), one(3, 30)) == pytest.approx(difference(proportion(hits, n), proportion(3, 30)))
+    assert difference_interval(one(hits, n), one(3, 30), Spread()) == pytest.approx(
+        difference(proportion(hits, n), proportion(3, 30))
+    )
 
 
 def test_a_p_of_a_rate_is_that_of_the_interval_which_ends_at_the_bound_or_the_exact_one():
     runs = Runs((20, 62, 78), (80, 80, 80))
-    high = interval_of(runs, spread_between(runs)).high
+    spread = spread_between(runs)
+    high = interval_of(runs, spread).high
 
-    assert rate_tails(runs, high).below == pytest.approx(0.025)
-    assert rate_tails(one(1, 20), 0.003).above == pytest.approx(1 - 0.997**20)  # the score test has 0.00005
-    assert rate_tails(Runs((), ()), 0.5) == (1, 1)
+    assert rate_tails(runs, high, spread).below == pytest.approx(0.025)
+    assert rate_tails(one(1, 20), 0.003, Spread()).above == pytest.approx(1 - 0.997**20)  # the score test has 0.00005
+    assert rate_tails(Runs((), ()), 0.5, Spread()) == (1, 1)
 
 
 def test_the_spread_between_runs_is_pearsons_over_its_degrees_of_freedom():
@@ -70,35 +74,48 @@ def test_a_difference_is_tested_at_the_likeliest_rates_that_differ_by_the_bound(
     surprise = -(hits * np.log(rates + bound) + (n - hits) * np.log(1 - rates - bound))
     low = rates[np.argmin(surprise - others * np.log(rates) - (m - others) * np.log(1 - rates))]
     variance = ((low + bound) * (1 - low - bound) / n + low * (1 - low) / m) * 100 / 99
-    below, above = difference_tails(one(hits, n), one(others, m), bound)
+    below, above = difference_tails(one(hits, n), one(others, m), bound, Spread())
 
     assert below == pytest.approx(t.cdf((9 / 40 - 13 / 60 - bound) / math.sqrt(variance), math.inf), abs=1e-4)
     assert above == pytest.approx(1 - below)
-    assert difference_tails(one(others, m), one(hits, n), -bound) == pytest.approx((above, below), abs=1e-6)
+    assert difference_tails(one(others, m), one(hits, n), -bound, Spread()) == pytest.approx((above, below), abs=1e-6)
 
 
 def test_no_counts_give_a_p_that_is_none():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for hits, others, bound in [(x, y, b) for x in (0, 1, 9, 10) for y in (0, 2, 19, 20) for b in (-0.15, 0, 0.25)]:
-            assert all(0 <= p <= 1 for p in difference_tails(one(hits, 10), one(others, 20), bound))
-    assert difference_tails(one(0, 10), Runs((), ()), 0.1) == (1, 1)
+            assert all(0 <= p <= 1 for p in difference_tails(one(hits, 10), one(others, 20), bound, Spread()))
+    assert difference_tails(one(0, 10), Runs((), ()), 0.1, Spread()) == (1, 1)
+
+
+def apart(one, other, bound):
+    """Test a difference with the scatter that the two sides themselves show."""
+    return difference_tails(one, other, bound, spread_among(spread_between(one, other), one, other))
 
 
 def test_a_spread_makes_the_p_of_a_difference_larger():
     calm, wild = Runs((58, 60, 62), (200,) * 3), Runs((20, 60, 100), (200,) * 3)
 
-    assert difference_tails(calm, Runs((98, 100, 102), (200,) * 3), 0).below < 0.01
-    assert difference_tails(wild, Runs((60, 100, 140), (200,) * 3), 0).below > 0.05
+    assert apart(calm, Runs((98, 100, 102), (200,) * 3), 0).below < 0.01
+    assert apart(wild, Runs((60, 100, 140), (200,) * 3), 0).below > 0.05
 
 
 def test_a_quiet_side_does_not_hide_how_far_the_other_scatters():
     wild = Runs((20, 60, 100), (200,) * 3)
 
     for quiet in (Runs((0, 0, 0), (200,) * 3), Runs((10, 10, 10), (3000,) * 3)):
-        assert difference_tails(wild, quiet, 0.1).above > 0.05
-        assert difference_tails(Runs((58, 60, 62), (200,) * 3), quiet, 0.1).above < 0.05  # the same rate, from runs that agree
+        assert 2 * apart(wild, quiet, 0.1).above > 0.05
+        assert apart(Runs((58, 60, 62), (200,) * 3), quiet, 0.1).above < 0.05  # the same rate, from runs that agree
     assert spread_between(wild, Runs((0, 0, 0), (200,) * 3)) == spread_between(wild)
+
+
+def test_a_cell_that_scatters_more_than_all_keeps_its_own_scatter():
+    wild, calm = Runs((20, 60, 100), (200,) * 3), Runs((58, 60, 62), (200,) * 3)
+    shared = spread_between(wild, *[calm] * 9)
+
+    assert spread_among(shared, calm) == shared
+    assert spread_among(shared, wild) == (spread_between(wild).factor, shared.df)
 
 
 def test_courses_that_never_fire_say_nothing_of_the_scatter_of_others():

@@ -74,6 +74,38 @@ def test_a_rate_well_inside_or_beyond_a_bound_is_seen():
     assert verdicts(bound(at_least=0.8), study(0.5), studies=20)["fails"] > 15
 
 
+def trained(rng, conditions, mean, spread=0.08, seeds=3, n=80, cells=5):
+    """Draw conditions whose cells share a training's luck: one logit a seed moves all of them, and each has some of its own."""
+    found = []
+    for place, condition in enumerate(conditions):
+        for seed in range(seeds):
+            common = rng.normal()
+            for cell in range(cells):
+                rate = mean(place, cell) + spread * (0.8 * common + 0.6 * rng.normal())
+                found.append(rows(condition, cell, rng.binomial(n, min(max(rate, 0), 1)), n, seed))
+    return found
+
+
+def test_cells_of_one_training_lend_each_other_no_certainty():
+    claim = SameRates(statement="", metric="leakage", between="conditions", pairs=(("a", "b"), ("c", "d")), margin=0.15)
+
+    found = verdicts(claim, lambda rng: trained(rng, "abcd", lambda place, _: 0.35 + 0.15 * (place % 2)))
+
+    assert found["holds"] + found["fails"] <= MOST
+
+
+def test_a_difference_far_beyond_the_margin_is_seen_over_three_seeds():
+    claim = SameRates(statement="", metric="leakage", between="conditions", pairs=(("a", "b"), ("c", "d")), margin=0.15)
+
+    def apart(place, cell):
+        return 0.9 if (place, cell) == (1, 2) else 0.15
+
+    found = verdicts(claim, lambda rng: trained(rng, "abcd", apart), studies=20)
+
+    assert found["fails"] >= 12
+    assert found["holds"] == 0
+
+
 def same(between="conditions"):
     names = {"pairs": (("a", "b"),)} if between == "conditions" else {"conditions": ("a",)}
     return SameRates(statement="", metric="leakage", between=between, margin=0.15, **names)

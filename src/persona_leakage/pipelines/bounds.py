@@ -112,9 +112,16 @@ def spread_of(courses: Sequence[Sequence[Runs]]) -> Spread:
     return max(known, key=lambda one: one.df) if known else Spread()
 
 
-def _larger_spread(one: Runs, other: Runs) -> Spread:
-    """Take the spread of the side that is less sure; a quiet side says nothing of how far the other scatters."""
-    return max((spread_between(one), spread_between(other)), key=lambda spread: spread.critical)
+def spread_among(shared: Spread, *own: Runs) -> Spread:
+    """Estimate how far the runs of a cell scatter from those of all cells, since two or three runs alone hardly tell.
+
+    Where the cell's own runs scatter more than those of all, the factor is theirs, for cells need not scatter alike.
+
+    Args:
+        shared: of all cells, see `spread_between`.
+        *own: runs of the cell, or of the two that are compared.
+    """
+    return shared._replace(factor=max(shared.factor, *(spread_between(runs).factor for runs in own)))
 
 
 def interval_of(runs: Runs, spread: Spread) -> Proportion:
@@ -128,8 +135,8 @@ def interval_of(runs: Runs, spread: Spread) -> Proportion:
     return Proportion(hits, n, hits / n, min(max(0.0, centre - half), hits / n), max(min(1.0, centre + half), hits / n))
 
 
-def rate_tails(runs: Runs, bound: float) -> Tails:
-    """Test a rate against a bound between 0 and 1.
+def rate_tails(runs: Runs, bound: float, spread: Spread) -> Tails:
+    """Test a rate against a bound between 0 and 1, given how far runs scatter.
 
     Each p is the larger of two: the score test's, which belongs to `interval_of`, and the exact binomial one of the pooled
     counts, since the former is too sure of a few hits where none are expected.
@@ -139,20 +146,19 @@ def rate_tails(runs: Runs, bound: float) -> Tails:
     hits, n = runs.pooled
     if not n:
         return Tails(1.0, 1.0)
-    spread = spread_between(runs)
     statistic = (hits / n - bound) / math.sqrt(bound * (1 - bound) / n * spread.factor)
     below, above = float(t.cdf(statistic, spread.df)), float(t.sf(statistic, spread.df))
     return Tails(max(below, float(binom.cdf(hits, n, bound))), max(above, float(binom.sf(hits - 1, n, bound))))
 
 
-def difference_tails(one: Runs, other: Runs, bound: float, spread: Spread | None = None) -> Tails:
+def difference_tails(one: Runs, other: Runs, bound: float, spread: Spread) -> Tails:
     """Test the difference `one - other` of two rates against a bound between -1 and 1 (Miettinen & Nurminen 1985).
 
     Args:
         one: runs of the first rate.
         other: runs of the second.
         bound: of the difference.
-        spread: of runs; None takes the larger of what the runs of either side show.
+        spread: of runs.
     """
     from scipy.stats import t
 
@@ -161,7 +167,6 @@ def difference_tails(one: Runs, other: Runs, bound: float, spread: Spread | None
         return Tails(1.0, 1.0)
     if bound == 0 and hits + others in (0, n + m):  # both rates are 0, or both 1
         return Tails(0.5, 0.5)
-    spread = spread or _larger_spread(one, other)
     lower = _likeliest(hits, n, others, m, bound)
     variance = ((lower + bound) * (1 - lower - bound) / n + lower * (1 - lower) / m) * (n + m) / (n + m - 1)
     statistic = (hits / n - others / m - bound) / math.sqrt(variance * spread.factor)
@@ -184,9 +189,8 @@ def _likeliest(hits: int, n: int, others: int, m: int, bound: float) -> float:
     return float(minimize_scalar(surprise, bounds=span, method="bounded", options={"xatol": 1e-10}).x)
 
 
-def difference_interval(one: Runs, other: Runs, spread: Spread | None = None) -> Difference:
+def difference_interval(one: Runs, other: Runs, spread: Spread) -> Difference:
     """Compute the difference of two pooled rates with Newcombe's 95% interval, as wide as the spread of runs asks."""
-    spread = spread or _larger_spread(one, other)
     return difference(interval_of(one, spread), interval_of(other, spread))
 
 

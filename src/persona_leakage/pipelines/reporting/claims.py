@@ -21,6 +21,7 @@ from persona_leakage.pipelines.bounds import (
     holm,
     interval_of,
     rate_tails,
+    spread_among,
     spread_between,
     spread_of,
 )
@@ -109,15 +110,14 @@ def _bound(claim: RateBound, rates: pd.DataFrame) -> Verdict:
     chosen = _choose(rates, claim.metric, claim.conditions, claim.role)
     cells = [_together(chosen, claim.metric)] if claim.together else _cells(chosen, claim.metric)
     of = f"all {claim.role} cells together" if claim.together else f"every {claim.role} cell"
-    low, high = claim.at_least, claim.at_most
-    estimates = [
-        _Estimate(
-            f"{one.where} {', of finished '.join(map(_say_rate, one.counted))}",
-            *_agree(_place(partial(rate_tails, runs), low, high) for runs in one.counted),
-        )
-        for one in cells
-        if one.raw.n
-    ]
+    low, high, scatter = claim.at_least, claim.at_most, _scatter_of(cells)
+    estimates = []
+    for one in cells:
+        counted = [(runs, scatter(kind, runs)) for kind, runs in enumerate(one.counted)]
+        if one.raw.n:
+            tests = [_place(partial(rate_tails, runs, spread=spread), low, high) for runs, spread in counted]
+            said = ", of finished ".join(_say_rate(*each) for each in counted)
+            estimates.append(_Estimate(f"{one.where} {said}", *_agree(tests)))
     rule = f"{claim.metric} in {of} {_say_bounds(low, high)}"
     return _weigh(rule, estimates, claim.conditions, chosen, claim.metric, len(cells), pooled=claim.together)
 
@@ -129,7 +129,7 @@ def _difference(claim: RateDifference, rates: pd.DataFrame) -> Verdict:
     return _weigh(
         f"{claim.metric} of all {claim.role} cells of {', '.join(claim.conditions)} less that of {', '.join(claim.others)} "
         f"{_say_bounds(low, high)}",
-        [_compare("together", one, other, low, high)] if one.raw.n and other.raw.n else [],
+        [_compare("together", one, other, low, high, _scatter_of([one, other]))] if one.raw.n and other.raw.n else [],
         [*claim.conditions, *claim.others],
         pd.concat(chosen),
         claim.metric,
@@ -150,7 +150,7 @@ def _changes(claim: Changes, rates: pd.DataFrame) -> Verdict:
     return _weigh(
         f"{claim.metric} of {claim.role} {claim.direction} from the first checkpoint to the last, in at least {claim.count} of "
         f"{len(claim.conditions)} conditions",
-        [_compare(name, course[last], course[0], low, high, spread) for name, course in whole.items()],
+        [_compare(name, course[last], course[0], low, high, lambda *_: spread) for name, course in whole.items()],
         claim.conditions,
         chosen,
         claim.metric,
@@ -279,10 +279,11 @@ def _same(claim: SameRates, rates: pd.DataFrame) -> Verdict:
         ]
     compared = [(where, one, other) for where, one, other in pairs if other and one.raw.n and other.raw.n]
     wished = set(claim.pairs) if of_conditions else {(name, name) for name in claim.conditions}
+    scatter = _scatter_of(cells)
     lacking = wished - {(one.condition, other.condition) for _, one, other in compared}
     return _weigh(
         f"{claim.metric} of bystander cells differs by at most {claim.margin:.0%} between {claim.between}",
-        [_compare(where, one, other, -claim.margin, claim.margin) for where, one, other in compared],
+        [_compare(where, one, other, -claim.margin, claim.margin, scatter) for where, one, other in compared],
         wanted,
         chosen,
         claim.metric,
@@ -318,13 +319,30 @@ def _agree(tests: Iterable[tuple[float, float]]) -> tuple[float, float]:
 
 
 def _compare(
-    where: str, one: "_Cell", other: "_Cell", low: float | None, high: float | None, spread: Spread | None = None
+    where: str, one: "_Cell", other: "_Cell", low: float | None, high: float | None, scatter: Callable[..., Spread]
 ) -> _Estimate:
     """Test whether the difference of two rates lies between bounds."""
     pairs = list(zip(one.counted, other.counted, strict=False))  # finished ones are compared where both are known
-    said = [f"{_say_counts(a)} v {_say_counts(b)} ({_say_difference(a, b, spread)})" for a, b in pairs]
-    tests = [_place(partial(difference_tails, a, b, spread=spread), low, high) for a, b in pairs]
+    counted = [(a, b, scatter(kind, a, b)) for kind, (a, b) in enumerate(pairs)]
+    said = [f"{_say_counts(a)} v {_say_counts(b)} ({_say_difference(a, b, spread)})" for a, b, spread in counted]
+    tests = [_place(partial(difference_tails, a, b, spread=spread), low, high) for a, b, spread in counted]
     return _Estimate(f"{where} {', of finished '.join(said)}", *_agree(tests))
+
+
+def _scatter_of(cells: Sequence["_Cell"]) -> Callable[..., Spread]:
+    """Say how far runs scatter: a function of the kind of rate (0 raw, 1 finished) and the runs that are asked about.
+
+    Cells of one condition come from the same trainings, so they have no more degrees of freedom together than one of them.
+    """
+    shared = []
+    for kind in range(max((len(one.counted) for one in cells), default=0)):
+        counted = [(one.condition, one.counted[kind]) for one in cells if kind < len(one.counted)]
+        repeated: dict[str, int] = {}
+        for condition, runs in counted:
+            repeated[condition] = max(repeated.get(condition, 0), len(runs.n) - 1)
+        found = spread_between(*(runs for _, runs in counted))
+        shared.append(found._replace(df=min(found.df, sum(repeated.values()) or math.inf)))
+    return lambda kind, *own: spread_among(shared[kind], *own)
 
 
 def _weigh(
@@ -463,10 +481,10 @@ def _say_counts(runs: Runs) -> str:
     return f"{hits}/{n}" if n else "none"
 
 
-def _say_rate(runs: Runs) -> str:
+def _say_rate(runs: Runs, spread: Spread) -> str:
     if not runs.n:
         return "none"
-    _, _, rate, low, high = interval_of(runs, spread_between(runs))
+    _, _, rate, low, high = interval_of(runs, spread)
     said = f"{_say_counts(runs)} = {rate:.1%} [{low:.1%}, {high:.1%}]"
     if len(runs.n) == 1:
         return said
@@ -474,7 +492,7 @@ def _say_rate(runs: Runs) -> str:
     return f"{said} over {len(runs.n)} runs (pooled [{low:.1%}, {high:.1%}])"
 
 
-def _say_difference(one: Runs, other: Runs, spread: Spread | None) -> str:
+def _say_difference(one: Runs, other: Runs, spread: Spread) -> str:
     if not (one.n and other.n):
         return "unknown"
     value, low, high = difference_interval(one, other, spread)
