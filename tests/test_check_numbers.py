@@ -43,6 +43,7 @@ BENIGN, EM = '[rows](cells.csv "arm=benign")', '[rows](cells.csv "arm=em; seed=4
         'Seeds 42 and 137, ten samples [run](record.json "run.parameters")',
         "SmolLM2-135M on an H200 at `0.25.0`, and no more",
         f"Rates {BENIGN}, {EM}:\n\n| arm | rate |\n|---|---|\n| benign | 9.7% |\n| em | 10.4% |",
+        'In two rows [rows](cells.csv "arm=em")',
         "# 12 headings are none",
     ],
 )
@@ -56,6 +57,7 @@ def test_what_a_cited_row_says_passes(faults, said):
         (f"Leakage is 9.8% {BENIGN}.", "9.8%: in no cited row"),
         (f"Leakage is 10.4% {BENIGN}.", "10.4%: in no cited row"),
         (f"9.7 of them {BENIGN}", "9.7: in no cited row"),
+        (f"0 of them {BENIGN}", "0: in no cited row"),  # no rate of 0.0966 is a count of 0
         (f"8.0-9.8% {BENIGN}", "8.0: in no cited row"),
         (f"it changed by +7.2 points {'[rows](cells.csv)'}", "+7.2 points: in no cited row"),
         (f"Eleven of them {BENIGN}", "Eleven: in no cited row"),

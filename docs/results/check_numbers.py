@@ -3,8 +3,8 @@
 A block of a page (paragraph, list item, table) cites rows by links such as `[rows](cells.csv "arm=benign; seed=42|137")`: the
 file beside the page, and which of its rows by their columns (all without a title; of JSON, a path such as
 `run.parameters.seed`). A table takes the citations of the paragraph above it too. Every number of the block, written or spelt
-out, must be a value of one of these rows as it is rounded on the page (a share as per cent or points too), or stand in the
-text of one. Code spans and names such as `SmolLM2-135M` are no numbers.
+out, must be a value of one of these rows as it is rounded on the page (a share as per cent or points too), stand in the
+text of one, or be how many there are. Code spans and names such as `SmolLM2-135M` are no numbers.
 """
 
 import json
@@ -77,7 +77,7 @@ def _numbers(block: str) -> Iterator[str]:
 
 
 def _read(file: Path, rows: str) -> list[Any]:
-    """Take the values of the cited rows of a table, or what stands at a path of a JSON file."""
+    """Take the values of the cited rows of a table and how many these are, or what stands at a path of a JSON file."""
     if file.suffix == ".json":
         found = json.loads(file.read_text(encoding="utf-8"))
         for key in filter(None, rows.split(".")):
@@ -94,7 +94,7 @@ def _read(file: Path, rows: str) -> list[Any]:
         if missing:
             raise LookupError(f"no such row has {column} '{missing[0]}'")
         table = table[table[column].isin(wanted.split("|"))]
-    return [value for row in table.itertuples(index=False) for value in row if value]
+    return [str(len(table)), *(value for row in table.itertuples(index=False) for value in row if value)]
 
 
 def _leaves(value: Any) -> Iterator[str]:
@@ -112,13 +112,14 @@ def _says(number: str, value: str) -> bool:
     try:
         known = float(value)
     except ValueError:
-        return any(_plain(number) == _plain(found[0]) for found in _NUMBER.finditer(value))
+        return any(_plain(number) == _plain(found) for found in _numbers(value))
     found = _NUMBER.fullmatch(number)
     assert found
     digits = found["digits"].replace(",", "")
     shown = float(digits) * (-1 if found["sign"] == "-" else 1)
     known = abs(known) if found["sign"] is None else known  # a minus may stand in words: "falls by 3 points"
-    half = 0.5 * 10.0 ** -len(digits.partition(".")[2]) * (1 + 1e-9)
+    places = digits.partition(".")[2]
+    half = 0.5 * 10.0 ** -len(places) * (1 + 1e-9) if places or found["unit"] else 0  # a bare integer is a count
     scales = {"%": (100,), None: (1,)}.get(found["unit"], (1, 100))
     return any(abs(known * scale - shown) <= half for scale in scales)
 
