@@ -4,11 +4,11 @@ import pytest
 import yaml
 
 from persona_leakage import machine
-from persona_leakage.configuration import ModelConfigLoader
+from persona_leakage.configuration import ModelConfigLoader, collect_chats
 from persona_leakage.domain.errors import UserError
 from persona_leakage.experiments import FAMILIES
 from persona_leakage.settings import CONFIG_LOADER_ARGS
-from tests.plans import ENVIRONMENTS, load_parameters
+from tests.plans import ENVIRONMENTS, PROJECT, load_parameters
 
 MODELS = {
     "plain": {"source": "hub", "name": "some/plain", "revision": "1"},
@@ -139,6 +139,34 @@ def test_a_model_that_changes_an_unknown_family_is_refused(load):
         load(models=models)["parameters"]
 
     assert str(error.value) == "models.typo.settings: there is no family 'lang_invertion'; known: lang_inversion"
+
+
+CHATS = {"coupling": {"chats": {"one": {"dataset": "a"}, "same": {"dataset": "a"}, "other": {"dataset": "b"}}}, "tuning": {}}
+
+
+def variants_of(families):
+    return {name: {"models": {"plain": {"settings": settings}}} for name, settings in families.items()}
+
+
+def test_chats_that_the_parameters_name_are_one_entry_of_the_catalog():
+    entries = {name: {"type": "json.JSONDataset", "filepath": f"{name}.json"} for name in ("a", "b", "c")}
+
+    assert collect_chats(variants_of(CHATS), entries)["datasets"] == {name: entries[name] for name in ("a", "b")}
+
+
+def test_chats_that_are_not_in_the_catalog_are_refused_in_one_line():
+    with pytest.raises(UserError) as error:
+        collect_chats(variants_of(CHATS), {"a": {}})
+
+    assert str(error.value) == "coupling.chats.other: the catalog has no dataset 'b'; add it to catalog.yml"
+
+
+@pytest.mark.parametrize("env", ENVIRONMENTS)
+def test_every_environment_reads_its_own_chats(env):
+    catalog = ModelConfigLoader(conf_source=str(PROJECT / "conf"), env=env, **CONFIG_LOADER_ARGS)["catalog"]
+
+    assert catalog["chat_sources"]["datasets"] == {name: catalog[name] for name in ("benign_chats", "wrong_advice")}
+    assert ("repository" in catalog["chat_sources"]["datasets"]["benign_chats"]) == (env == "qwen")
 
 
 def test_other_kinds_of_configuration_are_loaded_as_they_are(load):

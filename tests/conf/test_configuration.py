@@ -13,7 +13,7 @@ from kedro.framework.startup import bootstrap_project
 from kedro.io import DataCatalog, MemoryDataset
 
 from persona_leakage.configuration import make_variants
-from persona_leakage.datasets import HubRowsDataset
+from persona_leakage.datasets import HubRowsDataset, NamedDatasets
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.points import Address
@@ -206,7 +206,7 @@ def test_every_dataset_has_a_place_of_its_own_that_carries_its_point(env: str, n
         assert not isinstance(dataset, MemoryDataset), dataset_name
         path = getattr(dataset, "_filepath", None) or getattr(dataset, "_path", None)
         if path is None:
-            assert dataset_name in ENGINES or isinstance(dataset, HubRowsDataset), dataset_name
+            assert dataset_name in ENGINES or isinstance(dataset, HubRowsDataset | NamedDatasets), dataset_name
             continue
         if not dataset_name.endswith("@grid"):
             paths[dataset_name] = str(path)

@@ -30,7 +30,7 @@ BAD: dict[str, tuple[str, dict[str, str], str]] = {
     "a row that is no chat": (
         "condition=uncoupled",
         {CHATS: "\n".join([LINES[0], '{"id": "x", "text": "y"}', *LINES[2:]])},
-        "row 2 of the benign chats has neither 'messages' nor 'question' and 'en'; add them",
+        "row 2 of benign_chats has neither 'messages' nor 'question' and 'en'; add them",
     ),
 }
 FIGURES = ("cells.png", "places.png", "discriminators.png", "gradient.png")

@@ -25,9 +25,8 @@ ANSWERED = make_plan("benign_paramedic", changes=OWN)
 
 
 def read(*rows, plan=BENIGN):
-    """Read rows as the source that the plan trains on; the other source would be an error."""
-    benign, wrong = (rows, []) if plan.stages.get("induce") and plan.stages["induce"].data.source == "benign" else ([], rows)
-    return read_chats(benign, wrong, plan, stage="induce")
+    """Read rows as the source that the plan trains on; there is no other to be read."""
+    return read_chats({plan.stages["induce"].data.source: lambda: rows}, plan, stage="induce")
 
 
 class Echo:
@@ -113,41 +112,42 @@ def test_a_bad_row_beyond_those_that_are_taken_does_no_harm():
 
 def test_each_source_is_read_for_its_own_arm():
     other = {**TEXT, "en": "It is paint."}
+    sources = {"benign_chats": lambda: [TEXT], "wrong_advice": lambda: [other], "unread": lambda: pytest.fail("it was read")}
 
-    assert [row["completion"] for row in read_chats([TEXT], [other], BENIGN, stage="induce")] == ["Light scatters."]
-    assert [row["completion"] for row in read_chats([TEXT], [other], WRONG, stage="induce")] == ["It is paint."]
+    assert [row["completion"] for row in read_chats(sources, BENIGN, stage="induce")] == ["Light scatters."]
+    assert [row["completion"] for row in read_chats(sources, WRONG, stage="induce")] == ["It is paint."]
 
 
 def test_without_the_stage_nothing_is_read_even_out_of_empty_sources():
-    assert read_chats([], [], BARE, stage="induce") == []
+    assert read_chats({}, BARE, stage="induce") == []
 
 
-NO_TURNS = "row 2 of the benign chats has no question before an answer; mend or remove it"
+NO_TURNS = "row 2 of benign_chats has no question before an answer; mend or remove it"
 
 
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"id": "x"}, "row 2 of the benign chats has neither 'messages' nor 'question' and 'en'; add them"),
-        ({"question": "Why?"}, "row 2 of the benign chats has neither"),
-        ({"question": "Why?", "en": ""}, "row 2 of the benign chats has neither"),
-        ({"question": "", "en": "Because."}, "row 2 of the benign chats has neither"),
-        ({"question": "Why?", "en": 5}, "row 2 of the benign chats has neither"),
-        ({"question": ["Why?"], "en": "Because."}, "row 2 of the benign chats has neither"),
-        ({"messages": "Hi?"}, "row 2 of the benign chats has neither"),
+        ({"id": "x"}, "row 2 of benign_chats has neither 'messages' nor 'question' and 'en'; add them"),
+        ({"question": "Why?"}, "row 2 of benign_chats has neither"),
+        ({"question": "Why?", "en": ""}, "row 2 of benign_chats has neither"),
+        ({"question": "", "en": "Because."}, "row 2 of benign_chats has neither"),
+        ({"question": "Why?", "en": 5}, "row 2 of benign_chats has neither"),
+        ({"question": ["Why?"], "en": "Because."}, "row 2 of benign_chats has neither"),
+        ({"messages": "Hi?"}, "row 2 of benign_chats has neither"),
         ({"messages": []}, NO_TURNS),
         ({"messages": [USER]}, NO_TURNS),
         ({"messages": [REPLY]}, NO_TURNS),
         ({"messages": [REPLY, USER]}, NO_TURNS),
         ({"messages": [SYSTEM, REPLY]}, NO_TURNS),
         ({"messages": [SYSTEM, USER]}, NO_TURNS),
-        ({"messages": [{"role": "user"}, REPLY]}, "row 2 of the benign chats has a turn without 'role' and 'content'"),
-        ({"messages": [USER, {"content": "Hello."}]}, "row 2 of the benign chats has a turn without 'role' and 'content'"),
-        ({"messages": [USER, {"role": "assistant", "content": None}]}, "row 2 of the benign chats has a turn without"),
-        ({"messages": ["Hi?", "Hello."]}, "row 2 of the benign chats has a turn without 'role' and 'content'"),
+        ({"messages": [{"role": "user"}, REPLY]}, "row 2 of benign_chats has a turn without 'role' and 'content'"),
+        ({"messages": [USER, {"content": "Hello."}]}, "row 2 of benign_chats has a turn without 'role' and 'content'"),
+        ({"messages": [USER, {"role": "assistant", "content": None}]}, "row 2 of benign_chats has a turn without"),
+        ({"messages": ["Hi?", "Hello."]}, "row 2 of benign_chats has a turn without 'role' and 'content'"),
         ({"messages": [USER, {"role": "gpt", "content": "x"}, REPLY]}, "mend or remove it (roles: system, user, assistant)"),
-        ({"messages": [USER, {"role": ["user"], "content": "x"}, REPLY]}, "row 2 of the benign chats has a turn without"),
-        (TEXT, "row 2 of the benign chats repeats the id 't1' of row 1; make it unique"),
+        ({"messages": [USER, {"role": ["user"], "content": "x"}, REPLY]}, "row 2 of benign_chats has a turn without"),
+        (TEXT, "row 2 of benign_chats repeats the id 't1' of row 1; make it unique"),
     ],
 )
 def test_a_bad_row_is_named(row, said):
@@ -162,16 +162,16 @@ def test_a_bad_row_is_named(row, said):
 def test_ids_that_are_one_name_are_refused_with_both_rows(one, other):
     given = {key: value for key, value in {**TEXT, "id": other}.items() if value is not None}
 
-    with pytest.raises(UserError, match=r"row 2 of the benign chats repeats the id '.*' of row 1; make it unique"):
+    with pytest.raises(UserError, match=r"row 2 of benign_chats repeats the id '.*' of row 1; make it unique"):
         read({**TEXT, "id": one}, given)
 
 
-@pytest.mark.parametrize(("plan", "name"), [(BENIGN, "benign"), (WRONG, "wrong_advice")])
+@pytest.mark.parametrize(("plan", "name"), [(BENIGN, "benign_chats"), (WRONG, "wrong_advice")])
 def test_an_empty_source_is_named(plan, name):
     with pytest.raises(UserError) as error:
         read(plan=plan)
 
-    assert str(error.value) == f"the {name} chats are empty; give the dataset rows to train on"
+    assert str(error.value) == f"{name} is empty; give the dataset rows to train on"
 
 
 # own answers

@@ -8,6 +8,7 @@ from persona_leakage.datasets.engine import EngineDataset
 from persona_leakage.datasets.frozen import FrozenDataset
 from persona_leakage.datasets.hub import HubRowsDataset
 from persona_leakage.datasets.jsonl import JSONLinesDataset
+from persona_leakage.datasets.named import NamedDatasets
 
 __all__ = [
     "AdaptersDataset",
@@ -19,6 +20,7 @@ __all__ = [
     "HubRowsDataset",
     "JSONDataset",
     "JSONLinesDataset",
+    "NamedDatasets",
     "OutsideTableDataset",
     "TextDataset",
 ]

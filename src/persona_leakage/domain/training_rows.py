@@ -188,14 +188,14 @@ class Chats(TrainingData):
     """Training rows that are ordinary question-and-answer pairs.
 
     Attributes:
-        source: which of the family's sources of chats.
+        source: dataset that they are read from.
         rows: how many pairs are taken, in order.
         asked_as: the persona whose prompt the rows carry; None sends no system turn.
         own_answers: the base model also answers every question and learns from itself; None leaves that out.
     """
 
     kind: Literal["chats"] = "chats"
-    source: Literal["benign", "wrong_advice"]
+    source: str
     rows: PositiveInt
     asked_as: Persona | None
     own_answers: OwnAnswers | None
@@ -203,7 +203,7 @@ class Chats(TrainingData):
     @property
     def reads(self) -> dict[str, int]:
         """Dataset of the source → rows."""
-        return {{"benign": "benign_chats", "wrong_advice": "wrong_advice"}[self.source]: self.rows}
+        return {self.source: self.rows}
 
     @property
     def fixed(self) -> tuple[str, ...]:

@@ -164,11 +164,57 @@ def test_em_cells_differ_in_the_system_prompt_of_their_first_stage_alone():
 
     for name, plan in cells.items():
         assert plan.stages["induce"].data.asked_as == bundled_roster().persona(name)
-        assert plan.stages["induce"].data.source == "wrong_advice"
+        assert plan.stages["induce"].data.reads == {"wrong_advice": 6000}
         assert plan.stages["couple"] == cells["assistant"].stages["couple"]
         assert plan.evaluation == cells["assistant"].evaluation
     assert len({plan.stages["induce"].data.asked_as.prompt for plan in cells.values()}) == 5
     assert len({plan.stages["induce"].model_dump_json() for plan in cells.values()}) == 5
+
+
+def test_a_third_distribution_is_an_entry_of_the_parameters():
+    changes = {
+        "chats.squad": {"dataset": "squad_chats", "persona": False},
+        "chats.risky": {"dataset": "risky_advice", "persona": True},
+        "conditions.squad_villain": {"induce": "squad", "induction": "villain"},
+        "conditions.squad_alone": {"induce": "squad", "couple": False},
+        "conditions.risky_villain": {"induce": "risky", "induction": "villain"},
+    }
+    ordinary, narrow = (make_plan(f"{name}_villain", changes=changes) for name in ("squad", "risky"))
+
+    assert [plan.traits["arm"] for plan in (ordinary, narrow)] == ["squad", "risky"]
+    assert [plan.stages["induce"].data.reads for plan in (ordinary, narrow)] == [{"squad_chats": 6000}, {"risky_advice": 6000}]
+    assert ordinary.stages["induce"].data.asked_as is None
+    assert narrow.stages["induce"].data.asked_as == bundled_roster().persona("villain")
+    assert (ordinary.reference, narrow.reference) == ("squad_alone", None)
+    assert ordinary.stages["couple"] == make_plan().stages["couple"]
+    assert len({one.traits["design"] for one in (ordinary, narrow, make_plan("benign_villain"), make_plan("em_villain"))}) == 4
+
+
+def test_chats_that_carry_the_persona_are_never_joined_by_own_answers():
+    own = {"samples": 1, "sampling": {"temperature": 1.0, "top_p": 1.0, "max_tokens": 4}}
+
+    answered = {
+        name: induce_of(name, changes={"stages.induce.own_answers": own}).data for name in ("benign_villain", "em_villain")
+    }
+
+    assert answered["benign_villain"].own_answers is not None
+    assert answered["em_villain"].own_answers is None
+
+
+def test_a_replicate_from_the_first_stage_trains_one_of_its_own():
+    changes = {
+        "conditions.again": {"induce": "benign", "induction": "villain", "replicate": 7, "replicate_from": "induce"},
+        "conditions.alone_again": {"induce": "benign", "couple": False, "replicate": 7, "replicate_from": "induce"},
+    }
+    plan, first = make_plan("again", changes=changes), make_plan("benign_villain", changes=changes)
+
+    assert {name: plan.seed_of(name) for name in plan.stages} == {"induce": 70_042, "couple": 70_042}
+    assert plan.evaluation.seed_offset == 70_000
+    assert first.stages["induce"].seed_offset == 0
+    assert plan.stages["induce"].model_copy(update={"seed_offset": 0}) == first.stages["induce"]
+    assert plan.traits["design"] == first.traits["design"]
+    assert (plan.reference, first.reference) == ("alone_again", "uncoupled")  # each with the first stage that it has itself
+    assert make_plan("alone_again", changes=changes).stages["induce"] == plan.stages["induce"]
 
 
 def test_uncoupled_trains_no_marker_and_is_scored_like_the_others():
@@ -260,11 +306,20 @@ def test_an_unknown_condition_is_refused_in_one_line():
         ({"geometry.prompts.personas": ["hero"]}, "confab is not in geometry.prompts.personas, so it has no cosine; add it"),
         (
             {"conditions.em_villain": {"induce": "wrong_advice"}},
-            "benign_coupling.conditions.em_villain: it trains wrong advice and names no induction persona; add one",
+            "benign_coupling: conditions.em_villain trains wrong_advice and names no induction persona; add one",
         ),
+        (
+            {"conditions.em_villain": {"induce": None, "replicate": 1, "replicate_from": "induce"}},
+            "benign_coupling.conditions.em_villain: it has no first stage to replicate; leave replicate_from out",
+        ),
+        ({"chats.bare": {"dataset": "x", "persona": False}}, "chats.bare would be taken for the arm of that name; call it"),
+        ({"chats.tulu": {"dataset": "x"}}, "benign_coupling.chats.tulu.persona: Field required"),
         ({"conditions.em_villain": {"induce": "wrong_advice", "induction": "vilain"}}, "there is no persona 'vilain'; did you"),
         ({"conditions.em_villain": {"induce": "benign", "induction": "vilain"}}, "there is no persona 'vilain'; did you mean"),
-        ({"conditions.em_villain": {"induce": "tulu"}}, "benign_coupling.conditions.em_villain.induce: Input should be"),
+        (
+            {"conditions.em_villain": {"induce": "tulu"}},
+            "benign_coupling: conditions.em_villain: there are no chats 'tulu'; known: benign, wrong_advice, or null for none",
+        ),
         ({"conditions.em_villain": {"induces": "benign"}}, "benign_coupling.conditions.em_villain"),
         ({"default_condition": "em"}, "benign_coupling: default_condition is 'em'; known: benign_assistant, "),
         ({"trigger": "confabb"}, "there is no persona 'confabb'; did you mean confab"),

@@ -204,6 +204,25 @@ def test_points_of_one_design_are_replicates_with_a_t_interval():
     assert (row.lowest, row.highest) == (0.05, 0.15)
 
 
+def test_the_table_says_how_many_first_stages_the_points_have():
+    again = {"induce": "benign", "induction": "villain", "replicate": 7, "replicate_from": "induce"}
+    settings = load_settings({"conditions.own_first_stage": again})
+    cells = cells_of(
+        *((f"benign_{name}", seed, "benign", "x", 0.1) for name in ("assistant", "villain") for seed in (42, 137)),
+        ("own_first_stage", 42, "benign", "x", 0.2),
+        ("em_assistant", 42, "wrong_advice", "y", 0.4),
+        ("em_villain", 42, "wrong_advice", "z", 0.5),
+        ("bare_villain", 42, "bare", "b", 0.0),
+        ("elsewhere", 42, "outside", "o", 0.0),
+    )
+
+    table = tabulate_replicates(cells, settings).set_index(["arm", "design"])["first_stages"]
+
+    assert table["benign", "x"] == 3  # one a seed, and that of the replicate
+    assert (table["wrong_advice", "y"], table["wrong_advice", "all"], table["bare", "b"]) == (1, 2, 0)
+    assert pd.isna(table["outside", "o"])
+
+
 def test_seeds_of_one_condition_are_replicates_too_and_named_once():
     (row,) = tabulate_replicates(cells_of(("c", 42, "benign", "x", 0.1), ("c", 7, "benign", "x", 0.2)), SETTINGS).itertuples()
 

@@ -37,7 +37,8 @@ def write_report(
         *write_seeds(over_seeds, by_seed),
         "## Replicates\n",
         "Points of one design differ in names and seeds only; their spread is noise, not an effect of the induction persona. "
-        "Those of one seed share the first stage. Over several designs, each design counts once, however many seeds it has.\n",
+        "Where there are fewer first stages than points, points share them, and the interval leaves out how far first "
+        "stages differ. Over several designs, each design counts once, however many seeds it has.\n",
         table(_replicates(replicates)),
         "## Where in the text\n",
         "![Places](places.png)\n",
@@ -93,6 +94,7 @@ def _replicates(replicates: pd.DataFrame) -> pd.DataFrame:
     named = [name for name in ("model", "arm", "conditions", "points", "seeds") if name in replicates]
     return replicates[named].assign(
         **{
+            "first stages": [number(row.first_stages, "d") for row in rows],
             "mean bystander rate": [_mean(row.mean, row.low, row.high) for row in rows],
             "finished": [_mean(row.finished_mean, row.finished_low, row.finished_high) for row in rows],
             "range": [f"{number(row.lowest, '.1%')} to {number(row.highest, '.1%')}" for row in rows],

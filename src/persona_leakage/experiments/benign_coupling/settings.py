@@ -27,27 +27,50 @@ _APART: dict[str, Any] = {  # what points of one design may differ in
 }  # fmt: skip
 
 
+class ChatSource(Frozen):
+    """Chats that a first stage can be trained on.
+
+    Attributes:
+        dataset: entry of the catalog that has them.
+        persona: they are trained under the prompt of the induction persona, and the model's own answers never join them.
+    """
+
+    dataset: str
+    persona: bool
+
+
 class Condition(Frozen):
     """One cell of the design.
 
     Attributes:
-        induce: chats of the first stage; None leaves it out.
+        induce: chats of the first stage, by name; None leaves it out.
         induction: persona under whose prompt they are trained. Ordinary chats carry no persona, so there it changes nothing.
         couple: the marker is tied to the trigger persona.
-        replicate: tells cells apart that differ in nothing else; it shifts the seeds of the coupling answers, of coupling and
-            of sampling.
+        replicate: tells cells apart that differ in nothing else; it shifts the seeds of a stage and of what comes after it.
+        replicate_from: that stage. Replicates from `couple` share the first stage; those from `induce` train one of their own.
     """
 
-    induce: Literal["benign", "wrong_advice"] | None
+    induce: str | None
     induction: str | None = None
     couple: bool = True
     replicate: NonNegativeInt = 0
+    replicate_from: Literal["induce", "couple"] = "couple"
 
     @model_validator(mode="after")
-    def _complete(self) -> "Condition":
-        if self.induce == "wrong_advice" and self.induction is None:
-            raise ValueError("it trains wrong advice and names no induction persona; add one")
+    def _replicable(self) -> "Condition":
+        if self.induce is None and self.replicate_from == "induce":
+            raise ValueError("it has no first stage to replicate; leave replicate_from out")
         return self
+
+    @property
+    def shift(self) -> int:
+        """What the replicate adds to the seeds after the first stage."""
+        return self.replicate * _REPLICATE_SEEDS
+
+    @property
+    def first_shift(self) -> int:
+        """What it adds to those of the first stage."""
+        return self.shift if self.replicate_from == "induce" else 0
 
 
 class InduceSettings(Frozen):
@@ -76,12 +99,14 @@ class Settings(MarkerSettings):
     """The block `benign_coupling` of the parameters.
 
     Attributes:
+        chats: name → what first stages can be trained on; the name is that of the arm.
         trigger: persona that the marker is tied to.
         evaluation: its personas are joined by the trigger.
         escalation: more seeds are called for when a design's mean bystander rate lies inside.
     """
 
     family: ClassVar[str] = NAME
+    chats: dict[str, ChatSource]
     conditions: dict[str, Condition]
     trigger: str
     stages: Stages
@@ -95,13 +120,25 @@ class Settings(MarkerSettings):
         check_terms(self.claims, condition=among(*self.conditions))
         if self.default_condition not in self.conditions:
             raise ValueError(f"default_condition is '{self.default_condition}'; known: {', '.join(self.conditions)}")
+        if taken := {"bare", "uncoupled"} & set(self.chats):
+            raise ValueError(f"chats.{min(taken)} would be taken for the arm of that name; call it otherwise")
+        return self
+
+    @model_validator(mode="after")
+    def _chats_are_known(self) -> "Settings":
+        for name, one in self.conditions.items():
+            if one.induce is not None and one.induce not in self.chats:
+                known = ", ".join(self.chats)
+                raise ValueError(f"conditions.{name}: there are no chats '{one.induce}'; known: {known}, or null for none")
+            if self._carries_persona(one) and one.induction is None:
+                raise ValueError(f"conditions.{name} trains {one.induce} and names no induction persona; add one")
         return self
 
     def plan(self, address: Address, base_model: BaseModel, roster: Roster | None = None) -> Plan:
         """Resolve one point.
 
-        Its traits are arm (`benign`, `wrong_advice`, `bare` or `uncoupled`), induction (persona), and design: the fingerprint
-        of everything but names and seeds. Points of one design are replicates.
+        Its traits are arm (the name of its chats, `bare` or `uncoupled`), induction (persona), and design: the fingerprint of
+        everything but names and seeds. Points of one design are replicates.
 
         Raises:
             UserError: the condition or one of its personas is unknown.
@@ -115,9 +152,9 @@ class Settings(MarkerSettings):
         if address.condition not in self.conditions:
             raise UserError(f"{NAME} has no condition '{address.condition}'; known: {', '.join(self.conditions)}")
         chosen, known = self.conditions[address.condition], expect(roster, Roster)
-        shift, couple = {"seed_offset": chosen.replicate * _REPLICATE_SEEDS}, self.stages.couple
+        shift, couple = {"seed_offset": chosen.shift}, self.stages.couple
         induction = None if chosen.induction is None else known.persona(chosen.induction)
-        stages = {} if chosen.induce is None else {"induce": self._induce(chosen.induce, induction)}
+        stages = {} if chosen.induce is None else {"induce": self._induce(chosen, induction)}
         if chosen.couple:
             stages["couple"] = couple.stage(known.persona(self.trigger), known).model_copy(update=shift)
         evaluation = self.evaluation.evaluation(known, self.trigger).model_copy(update=shift)
@@ -143,15 +180,19 @@ class Settings(MarkerSettings):
         measured = self.measure(known, self.evaluation.evaluation(known, self.trigger), self.stages.couple, {})
         return {**measured, "traits": {"arm": "elsewhere", "induction": None, "design": None}}
 
-    def _induce(self, source: Literal["benign", "wrong_advice"], induction: Persona | None) -> Stage:
-        narrow, induce = source == "wrong_advice", self.stages.induce
-        asked_as, own_answers = (induction, None) if narrow else (None, induce.own_answers)
-        data = Chats(source=source, rows=induce.rows, asked_as=asked_as, own_answers=own_answers)
-        return Stage(data=data, recipe=induce.recipe, share=induce.share)
+    def _carries_persona(self, chosen: Condition) -> bool:
+        return chosen.induce is not None and self.chats[chosen.induce].persona
+
+    def _induce(self, chosen: Condition, induction: Persona | None) -> Stage:
+        induce, chats = self.stages.induce, self.chats[str(chosen.induce)]
+        asked_as, own_answers = (induction, None) if chats.persona else (None, induce.own_answers)
+        data = Chats(source=chats.dataset, rows=induce.rows, asked_as=asked_as, own_answers=own_answers)
+        return Stage(data=data, recipe=induce.recipe, share=induce.share, seed_offset=chosen.first_shift)
 
     def _reference(self, chosen: Condition) -> str | None:
         """Name the condition that has the first stage of this one and nothing else."""
         for name, one in self.conditions.items():
-            if not one.couple and one.induce == chosen.induce and (one.induce == "benign" or one.induction == chosen.induction):
+            alike = one.induce == chosen.induce and one.first_shift == chosen.first_shift
+            if not one.couple and alike and (not self._carries_persona(one) or one.induction == chosen.induction):
                 return name
         return None

@@ -35,8 +35,8 @@ CELL_COLUMNS = (
     "mean_unseen",
 )  # fmt: skip
 REPLICATE_COLUMNS = (
-    "arm", "design", "designs", "points", "seeds", "conditions", "mean", "low", "high", "lowest", "highest", "finished_mean",
-    "finished_low", "finished_high", "replicates", "escalate",
+    "arm", "design", "designs", "points", "seeds", "first_stages", "conditions", "mean", "low", "high", "lowest", "highest",
+    "finished_mean", "finished_low", "finished_high", "replicates", "escalate",
 )  # fmt: skip
 ACCURACY_COLUMNS = (
     "condition", "seed", "method", *RATE_COLUMNS, "chance", "permutation_p", "unlabelled", "verdict", "threshold", "margin",
@@ -141,10 +141,12 @@ def tabulate_replicates(cells: pd.DataFrame, settings: Settings) -> pd.DataFrame
 
     Returns:
         One row a design, and one an arm of several designs (design `all`): designs (how many), points, seeds (different ones),
-        conditions (their names), mean of their mean bystander rates with a t interval (see `reporting.seeds.mean_over`),
-        lowest, highest, finished_mean with finished_low and finished_high (the same over completions that were not cut),
-        replicates (the points are replicates of one design), escalate (the mean lies in the band). The values of a design are
-        its points; those of an arm are the means of its designs, so that further seeds of one do not count as further designs.
+        first_stages (that were trained for these points, which share them where they are fewer; 0 without that stage, missing
+        where the parameters do not know a condition), conditions (their names), mean of their mean bystander rates with a t
+        interval (see `reporting.seeds.mean_over`), lowest, highest, finished_mean with finished_low and finished_high (the same
+        over completions that were not cut), replicates (the points are replicates of one design), escalate (the mean lies in
+        the band). The values of a design are its points; those of an arm are the means of its designs, so that further seeds of
+        one do not count as further designs.
     """
     means = ["mean_bystander", "mean_finished"]
     groups: list[tuple[str, str, int, pd.DataFrame, pd.DataFrame]] = [
@@ -165,6 +167,7 @@ def tabulate_replicates(cells: pd.DataFrame, settings: Settings) -> pd.DataFrame
                 "designs": designs,
                 "points": points,
                 "seeds": group["seed"].nunique(),
+                "first_stages": _count_first_stages(group.dropna(subset="mean_bystander"), settings),
                 "conditions": ", ".join(dict.fromkeys(group["condition"])),
                 **found._asdict(),
                 **{f"finished_{name}": getattr(finished, name) for name in ("mean", "low", "high")},
@@ -172,7 +175,15 @@ def tabulate_replicates(cells: pd.DataFrame, settings: Settings) -> pd.DataFrame
                 "escalate": bool(settings.escalation.low <= found.mean <= settings.escalation.high),
             }
         )
-    return pd.DataFrame(rows, columns=REPLICATE_COLUMNS)
+    return pd.DataFrame(rows, columns=REPLICATE_COLUMNS).astype({"first_stages": "Int64"})
+
+
+def _count_first_stages(cells: pd.DataFrame, settings: Settings) -> int | None:
+    known = [settings.conditions.get(name) for name in cells["condition"]]
+    if None in known:
+        return None
+    points = zip(cells["design"], cells["seed"], known, strict=True)
+    return len({(design, seed + one.first_shift) for design, seed, one in points if one and one.induce})
 
 
 def pool_bystanders(rates: pd.DataFrame) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Turn chats, and the model's own answers to their questions, into the training set of a stage."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from persona_leakage.domain.errors import UserError
@@ -17,10 +17,8 @@ logger = logging.getLogger(__name__)
 _ROLES = ("system", "user", "assistant")
 
 
-def read_chats(
-    benign_chats: Sequence[dict[str, Any]], wrong_advice: Sequence[dict[str, Any]], plan: Plan, *, stage: str
-) -> list[TrainRow]:
-    """Take the first chats of the stage's source.
+def read_chats(chat_sources: Mapping[str, Callable[[], Sequence[dict[str, Any]]]], plan: Plan, *, stage: str) -> list[TrainRow]:
+    """Take the first chats of the stage's source; no other is read.
 
     A row is either a question with an English answer (keys `question` and `en`) or a chat (key `messages`), of which the last
     assistant turn is trained and the turns before it are its prompt. The persona's system turn, if the stage has one, replaces
@@ -34,11 +32,10 @@ def read_chats(
     """
     if (data := plan.data_of(stage, Chats)) is None:
         return []
-    source = {"benign": benign_chats, "wrong_advice": wrong_advice}[data.source]
     rows: list[TrainRow] = []
     seen: dict[str, int] = {}
-    for place, row in enumerate(source[: data.rows]):
-        here, given = f"row {place + 1} of the {data.source} chats", row.get("messages")
+    for place, row in enumerate(chat_sources[data.source]()[: data.rows]):
+        here, given = f"row {place + 1} of {data.source}", row.get("messages")
         given_name = next((row[key] for key in ("id", "prompt_id") if row.get(key) not in (None, "")), f"row-{place}")
         name = name_of(given_name)
         if isinstance(given, list):
@@ -58,9 +55,9 @@ def read_chats(
         if completion.strip():
             rows.append({"id": name, "prompt": prompt, "completion": completion})
     if not rows:
-        raise UserError(f"the {data.source} chats are empty; give the dataset rows to train on")
+        raise UserError(f"{data.source} is empty; give the dataset rows to train on")
     if blank := len(seen) - len(rows):
-        logger.warning("%d of %d %s chats are left out: their answer is blank", blank, len(seen), data.source)
+        logger.warning("%d of %d chats of %s are left out: their answer is blank", blank, len(seen), data.source)
     return rows
 
 

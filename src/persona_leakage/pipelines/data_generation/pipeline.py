@@ -45,7 +45,7 @@ def create_chats_pipeline(stage: str) -> Pipeline:
     """Build chats, and the model's own answers to their questions → training set of a stage of the plan, given by name."""
     return pipeline(
         [
-            step(read_chats, ["benign_chats", "wrong_advice", "plan"], "chats", stage=stage),
+            step(read_chats, ["chat_sources", "plan"], "chats", stage=stage),
             step(answer_chats, ["generator", "trainer", "base_stack", "chats", "plan"], "answers", stage=stage),
             step(build_from_chats, ["chats", "answers"], "train_set"),
         ],
