@@ -62,9 +62,7 @@ def tables(plan: Plan, random: np.random.Generator) -> dict[str, pd.DataFrame]:
     prompts = plan.geometry.prompts
     groups = tuple(dict.fromkeys(row[prompts.group_key] for row in prompts.prompts()))
     layers = {layer: random.normal(size=(len(groups), 16)) for layer in plan.geometry.layers}
-    planted = {"cell_rates": rates}
-    if plan.family != "benign_coupling":  # whose report reads none
-        planted["cosines"] = compare_centroids(Centroids(groups, layers, "planted"), plan)
+    planted = {"cell_rates": rates, "cosines": compare_centroids(Centroids(groups, layers, "planted"), plan)}
     if not languages:
         personas = list(dict.fromkeys(rates["persona"]))
         numbers = (_COMPLETIONS, random.normal(50, 5, len(personas)), random.random(len(personas)), 0, 1)

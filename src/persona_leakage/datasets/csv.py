@@ -17,11 +17,12 @@ from persona_leakage.domain.errors import UserError
 
 # columns whose values are names or words, in whatever table; a name may look like a number, a truth value or a missing one
 NAMES = (
-    "above_source_most", "arm", "bystander", "category", "centring", "claim", "commit", "completion", "condition", "conditions",
-    "cross_check", "design", "directive_language", "error", "evidence", "geometry", "gpu", "host", "induction", "label",
-    "max_persona", "method", "metric", "model", "no_interval", "of", "one", "other", "outside_base_range", "persona", "control",
-    "phrasing", "place", "plan", "pulled", "quantity", "question", "questions", "reference", "related_to", "role", "rule",
-    "scope", "shared", "source", "stage", "started", "statement", "status", "trained", "unit", "verdict", "with",
+    "above_source_most", "arm", "bystander", "category", "centring", "claim", "commit", "completion", "condition",
+    "conditions", "cross_check", "design", "directive_language", "error", "evidence", "extreme", "geometry", "gpu", "host",
+    "induction", "label", "max_persona", "method", "metric", "model", "no_interval", "no_ratio", "of", "one_unit",
+    "other_unit", "one", "other", "outside_base_range", "persona", "control", "phrasing", "place", "plan", "pulled",
+    "quantity", "question", "questions", "reference", "related_to", "role", "rule", "scope", "shared", "source", "stage",
+    "started", "statement", "status", "to", "trained", "unit", "verdict", "with",
 )  # fmt: skip
 
 

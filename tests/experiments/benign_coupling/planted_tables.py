@@ -6,6 +6,8 @@ from typing import Any
 import pandas as pd
 
 from persona_leakage.domain.rates import RATE_COLUMNS, proportion
+from persona_leakage.experiments.benign_coupling.arms import compare_arms, find_extremes
+from persona_leakage.experiments.benign_coupling.cosines import correlate_cosines, tabulate_cosines
 from persona_leakage.experiments.benign_coupling.tables import (
     compare_cut,
     judge_claims,
@@ -82,6 +84,25 @@ def placed(condition: str, persona: str, counts: Mapping[str, tuple[int, int, in
         for unit, of_unit in counts.items()
         for place, hits in zip(PLACES, of_unit, strict=True)
     ]
+
+
+def cosine(
+    condition: str,
+    one: str,
+    other: str,
+    value: float,
+    layer: int = 20,
+    *,
+    seed: int = 42,
+    centring: str = "c",
+    stale: bool = False,
+) -> dict[str, Any]:
+    row = {"condition": condition, "seed": seed, "plan": f"plan-{condition}", "layer": layer, "headline": layer == 20}
+    return row | {"one": one, "other": other, "cosine": value, "centring": centring, "reference": "uncoupled", "stale": stale}
+
+
+def similarities(*rows: dict[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=list(cosine("c", "p", "q", 0.0)))
 
 
 def text(
@@ -172,20 +193,37 @@ TOLD: Rows = (
     told("em_villain", 91, p=0.0099, verdict="pass"),
     told("em_assistant", 0, 0, method="judge", unlabelled=100, verdict="undefined"),
 )
+NEAR: Rows = (
+    *(cosine("benign_assistant", "confab", name, value) for name, value in (("villain", 0.9), ("comedian", 0.2))),
+    cosine("uncoupled", "medical_doctor", "confab", -0.1),
+    cosine("benign_villain", "villain", "assistant", 0.4, layer=10),
+)
 DESCRIBED: Rows = (text("benign_assistant", "villain", 40.0), text("benign_assistant", "confab", 60.0, empty=3, cut=1))
 
 
-def tables(rows: Rows = MANY, told_apart: Rows = TOLD, described: Rows = DESCRIBED, replayed_file: str | None = None) -> Tables:
+def tables(
+    rows: Rows = MANY,
+    told_apart: Rows = TOLD,
+    described: Rows = DESCRIBED,
+    replayed_file: str | None = None,
+    cosines: Rows = NEAR,
+) -> Tables:
     """Make every table of the report as a run does."""
     settings, all_rates = load_settings(), stored(rates(*rows))
     all_told = stored(discriminators(*told_apart))
     cells = stored(tabulate_cells(all_rates))
     by_seed = stored(tabulate_cell_seeds(cells))
+    near = stored(tabulate_cosines(all_rates, stored(similarities(*cosines)), settings))
+    bystanders = stored(pool_bystanders(all_rates))
     return {
         "points": stored(points_of(all_rates, replayed_file)),
         "cells": cells,
         "places": stored(tabulate_places(all_rates)),
-        "bystanders": stored(pool_bystanders(all_rates)),
+        "bystanders": bystanders,
+        "bystander_cosines": near,
+        "correlations": stored(correlate_cosines(near)),
+        "arm_comparisons": stored(compare_arms(cells)),
+        "extremes": stored(find_extremes(bystanders, cells)),
         "replicates": stored(tabulate_replicates(cells, settings)),
         "accuracies": stored(tabulate_accuracies(all_told, settings)),
         "learning_curves": stored(pool_learning(all_told)),

@@ -12,6 +12,7 @@ from tests.experiments.benign_coupling.planted_tables import DESCRIBED, FIRED, M
 
 SHOWN = (
     "points", "cells", "places", "replicates", "accuracies", "text_summaries", "by_seed", "over_seeds", "cut_gaps", "verdicts",
+    "arm_comparisons", "extremes", "correlations",
 )  # fmt: skip
 
 
@@ -29,6 +30,33 @@ def rows_of(report, heading):
 
 
 # the report
+
+
+def test_arms_stand_against_each_other_with_the_reason_where_something_is_not_known():
+    shown = {said["arms"]: said for said in rows_of(report_of(), "Between arms")}
+
+    assert list(shown) == ["benign v bare", "benign v wrong_advice", "bare v wrong_advice"]
+    said = shown["benign v wrong_advice"]
+    assert (said["means"], said["over"], said["no interval"]) == ("18.3% v 51.5%", "3 points v 2 designs", "")
+    assert re.fullmatch(r"-33\.2% \[-\d+\.\d%, \+?-?\d+\.\d%\]", said["difference"])
+    assert re.fullmatch(r"0\.36 \[\d\.\d\d, \d\.\d\d\]", said["ratio"])
+    assert (shown["benign v bare"]["ratio"], shown["benign v bare"]["no interval"]) == (
+        "the mean of bare is 0",
+        "bare has one unit",
+    )
+
+
+def test_the_extremes_and_the_correlations_are_those_of_the_tables():
+    made, shown = tables(MANY), rows_of(report_of(), "Bystanders")
+
+    assert [said["persona"] for said in shown] == made["extremes"]["persona"].tolist()
+    assert shown[1]["rate"] == "50/200 = 25.0% [19.5%, 31.4%]"  # 40 of 100 and, at the other seed, 10
+    correlated = rows_of(report_of(), "Leakage and cosines")
+    headline = made["correlations"][made["correlations"]["headline"]]
+    assert [(said["to"] if "to" in said else said["cosine to"], said["of"]) for said in correlated] == [
+        (row.to, {"coupled": "the model itself", "induced": "before coupling"}[row.geometry]) for row in headline.itertuples()
+    ]
+    assert {said["Spearman"] for said in correlated} == {"undefined"}  # of two bystanders and of one
 
 
 def test_cells_are_those_of_the_table():

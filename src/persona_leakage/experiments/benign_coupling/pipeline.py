@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Pipeline, node
 
-from persona_leakage.experiments.benign_coupling import figures, tables
+from persona_leakage.experiments.benign_coupling import arms, cosines, figures, tables
 from persona_leakage.experiments.benign_coupling.report import write_report
 from persona_leakage.experiments.benign_coupling.settings import NAME, Settings
 from persona_leakage.experiments.benign_coupling.tables import describe_replay
@@ -11,6 +11,7 @@ from persona_leakage.experiments.family import Family, Replay
 from persona_leakage.pipelines import in_stage
 from persona_leakage.pipelines.data_generation import pipeline as data_generation
 from persona_leakage.pipelines.generation.nodes import adopt_persona_completions
+from persona_leakage.pipelines.geometry.nodes import no_cosines
 from persona_leakage.pipelines.reporting.pipeline import Report
 from persona_leakage.pipelines.scoring import pipeline as scoring
 
@@ -19,6 +20,8 @@ _REPORT = Report(
         "cells": tables.tabulate_cells, "by_seed": tables.tabulate_cell_seeds, "places": tables.tabulate_places,
         "bystanders": tables.pool_bystanders, "replicates": tables.tabulate_replicates,
         "accuracies": tables.tabulate_accuracies, "learning_curves": tables.pool_learning,
+        "arm_comparisons": arms.compare_arms, "extremes": arms.find_extremes,
+        "bystander_cosines": cosines.tabulate_cosines, "correlations": cosines.correlate_cosines,
         "text_summaries": tables.summarise_texts, "cut_gaps": tables.compare_cut, "verdicts": tables.judge_claims,
     },
     {
@@ -40,10 +43,14 @@ def _stages() -> Pipeline:
 def _replayed_stages() -> Pipeline:
     scored = ["replayed_rates@run", "replayed_texts@run", "replayed_discriminations@run", "plan"]
     described = node(describe_replay, scored, ["rates", "texts", "discriminators", "points"], name="describe_replay")
-    return scoring.create_replay_pipeline() + in_stage([described], "reporting")
+    no_activations = node(no_cosines, "points", "similarities", name="no_cosines")
+    return scoring.create_replay_pipeline() + in_stage([described, no_activations], "reporting")
 
 
-_GATHERED = {"cell_rates": "rates", "text_stats": "texts", "discriminations": "discriminators"}
+_GATHERED = {
+    "cell_rates": "rates", "cosines": "similarities", "text_stats": "texts", "discriminations": "discriminators",
+}  # fmt: skip
+_KEPT = {"cosines": cosines.keep_rated}
 _PERSONAS = ("personas", "coupling_personas")
 _REPLAY = Replay(
     "completions_file",
@@ -54,4 +61,4 @@ _REPLAY = Replay(
     _replayed_stages,
     "all",
 )
-FAMILY = Family(NAME, Settings, _stages, _GATHERED, _REPORT, personas=_PERSONAS, replay=_REPLAY)
+FAMILY = Family(NAME, Settings, _stages, _GATHERED, _REPORT, _KEPT, personas=_PERSONAS, replay=_REPLAY)

@@ -3,17 +3,26 @@
 import pandas as pd
 
 from persona_leakage.domain.rates import RATE_COLUMNS
+from persona_leakage.experiments.benign_coupling.cosines import GEOMETRIES
 from persona_leakage.pipelines.reporting.claims import write_claims
 from persona_leakage.pipelines.reporting.cut import warn_of_cut
 from persona_leakage.pipelines.reporting.opening import opening
-from persona_leakage.pipelines.reporting.page import as_written, number, say_differences, say_rates, table, write_numbers
+from persona_leakage.pipelines.reporting.page import (
+    as_written,
+    interval,
+    number,
+    say_differences,
+    say_rates,
+    table,
+    write_numbers,
+)
 from persona_leakage.pipelines.reporting.seeds import write_seeds
 
 
 def write_report(
     points: pd.DataFrame, cells: pd.DataFrame, places: pd.DataFrame, replicates: pd.DataFrame, accuracies: pd.DataFrame,
     text_summaries: pd.DataFrame, by_seed: pd.DataFrame, over_seeds: pd.DataFrame, cut_gaps: pd.DataFrame,
-    verdicts: pd.DataFrame, *, family: str,
+    verdicts: pd.DataFrame, arm_comparisons: pd.DataFrame, extremes: pd.DataFrame, correlations: pd.DataFrame, *, family: str,
 ) -> str:  # fmt: skip
     """Write the report over every current point, as Markdown; every number in it stands in one of the tables."""
     parts = opening(
@@ -40,6 +49,7 @@ def write_report(
         "Where there are fewer first stages than points, points share them, and the interval leaves out how far first "
         "stages differ. Over several designs, each design counts once, however many seeds it has.\n",
         table(_replicates(replicates)),
+        *_write_arms(arm_comparisons),
         "## Where in the text\n",
         "![Places](places.png)\n",
         table(_places(places)),
@@ -49,6 +59,8 @@ def write_report(
         table(_accuracies(accuracies)),
         "## Bystanders\n",
         "![Gradient](gradient.png)\n",
+        *_write_extremes(extremes),
+        *_write_correlations(correlations),
         "## Texts\n",
         table(_texts(text_summaries)),
     ]
@@ -102,6 +114,72 @@ def _replicates(replicates: pd.DataFrame) -> pd.DataFrame:
             "more seeds": ["called for" if row.escalate else "" for row in rows],
         }
     )
+
+
+def _write_arms(comparisons: pd.DataFrame) -> list[str]:
+    if comparisons.empty:
+        return []
+    comparisons = comparisons.fillna({"no_interval": "", "no_ratio": ""})
+    rows = list(comparisons.itertuples())
+    shown = pd.DataFrame(
+        {
+            "arms": [f"{row.one} v {row.other}" for row in rows],
+            "of": comparisons["of"],
+            "means": [f"{row.one_mean:.1%} v {row.other_mean:.1%}" for row in rows],
+            "over": [f"{_units(row.one_units, row.one_unit)} v {_units(row.other_units, row.other_unit)}" for row in rows],
+            "difference": [_between(row.difference, row.difference_low, row.difference_high, "+.1%") for row in rows],
+            "p": write_numbers(comparisons, p=".2g")["p"],
+            "ratio": [
+                row.no_ratio or _between(row.ratio, row.ratio_low, row.ratio_high, ".2f") for row in rows
+            ],
+            "no interval": comparisons["no_interval"],
+        }
+    )  # fmt: skip
+    return [
+        "## Between arms\n",
+        "Mean bystander rates of two arms, over designs or the points of an only design: the difference with Welch's t 95% "
+        "interval, the ratio with one on the log scale. Points that share a first stage are no independent units, and the "
+        "interval is too narrow by how far first stages differ.\n",
+        table(shown),
+    ]
+
+
+def _units(number: int, kind: str) -> str:
+    return f"{number} {kind}{'' if number == 1 else 's'}"
+
+
+def _between(value: float, low: float, high: float, form: str) -> str:
+    return f"{value:{form}}" + (f" [{low:{form}}, {high:{form}}]" if pd.notna(low) else "")
+
+
+def _write_extremes(extremes: pd.DataFrame) -> list[str]:
+    if extremes.empty:
+        return []
+    shown = extremes.assign(rate=say_rates(extremes))
+    columns = ["arm", "role", "cells", "extreme", "condition", "persona", "rate"]
+    return [
+        "The lowest and the highest cell of every arm, apart by the bystanders' role, seeds pooled.\n",
+        table(shown[columns]),
+    ]
+
+
+def _write_correlations(correlations: pd.DataFrame) -> list[str]:
+    headline = correlations[correlations["headline"].astype(bool)]
+    if headline.empty:
+        return []
+    shown = write_numbers(headline, p=".2g", permutation_p=".2g").assign(
+        model=headline["geometry"].map(GEOMETRIES),
+        Spearman=[interval(row.rho, row.low, row.high, row.no_interval) for row in headline.itertuples()],
+    )
+    titles = {"to": "cosine to", "model": "of", "of": "leakage", "permutation_p": "permutation p", "n": "cells"}
+    columns = ["scope", "arm", "condition", "to", "model", "layer", "of", "n", "Spearman", "p", "permutation_p"]
+    return [
+        "## Leakage and cosines\n",
+        "Bystanders' leakage against their cosine to the trigger, and to another persona, in the model itself and in the one "
+        "before coupling; seeds pooled. Over an `arm` both sides are ranked within conditions, and conditions and personas are "
+        "resampled, crossed. Other layers, and Pearson's, stand in `correlations.csv`.\n",
+        table(shown[columns].rename(columns=titles)),
+    ]
 
 
 def _mean(mean: float, low: float, high: float) -> str:

@@ -20,6 +20,7 @@ from persona_leakage.domain.training_rows import Chats
 from persona_leakage.experiments.markers import MarkerSettings, MarkSettings, PlaceSettings
 
 NAME = "benign_coupling"
+BARE, UNCOUPLED = "bare", "uncoupled"  # arms that are named after no chats
 _REPLICATE_SEEDS = 10_000  # far enough apart that no seed of a study is another's replicate
 _APART: dict[str, Any] = {  # what points of one design may differ in
     "address": True, "traits": True, "reference": True, "stages": {"__all__": {"seed_offset"}}, "evaluation": {"seed_offset"},
@@ -101,6 +102,7 @@ class Settings(MarkerSettings):
     Attributes:
         chats: name → what first stages can be trained on; the name is that of the arm.
         trigger: persona that the marker is tied to.
+        compared: persona whose cosines are set against leakage, beside the trigger's.
         evaluation: its personas are joined by the trigger.
         escalation: more seeds are called for when a design's mean bystander rate lies inside.
     """
@@ -109,6 +111,7 @@ class Settings(MarkerSettings):
     chats: dict[str, ChatSource]
     conditions: dict[str, Condition]
     trigger: str
+    compared: str
     stages: Stages
     scoring: ScoringSettings
     escalation: Band
@@ -120,7 +123,7 @@ class Settings(MarkerSettings):
         check_terms(self.claims, condition=among(*self.conditions))
         if self.default_condition not in self.conditions:
             raise ValueError(f"default_condition is '{self.default_condition}'; known: {', '.join(self.conditions)}")
-        if taken := {"bare", "uncoupled"} & set(self.chats):
+        if taken := {BARE, UNCOUPLED} & set(self.chats):
             raise ValueError(f"chats.{min(taken)} would be taken for the arm of that name; call it otherwise")
         return self
 
@@ -164,9 +167,9 @@ class Settings(MarkerSettings):
             "induction": chosen.induction,
             "seen_questions": tuple(one.id for one in asked),
         }
-        arm = (chosen.induce or "bare") if chosen.couple else "uncoupled"
+        arm = (chosen.induce or BARE) if chosen.couple else UNCOUPLED
         return {
-            **self.measure(known, evaluation, couple, stages, **scoring),
+            **self.measure(known, evaluation, couple, stages, (self.compared,), **scoring),
             "traits": {"arm": arm, "induction": chosen.induction},
             "reference": self._reference(chosen),
         }

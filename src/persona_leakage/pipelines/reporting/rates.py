@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.rates import RATE_COLUMNS, Proportion, difference, proportion
 from persona_leakage.pipelines.scoring.cut import CUT, FINISHED
 from persona_leakage.pipelines.scoring.markers import ALL_QUESTIONS, PLACES, UNITS
@@ -100,6 +101,21 @@ def pool(rates: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
 def say_roles(roles: pd.Series) -> str:
     """Say the role that a persona has in several seeds, each of which draws its own negatives: `bystander|negative`."""
     return "|".join(sorted(set(roles)))
+
+
+def require_one_centring(similarities: pd.DataFrame) -> pd.DataFrame:
+    """Return cosines that compare: those of current points were all centred over one set of groups and prompts.
+
+    Raises:
+        UserError: they were not.
+    """
+    sets = current(similarities).groupby("centring", sort=False)["condition"].first()
+    if len(sets) > 1:
+        raise UserError(
+            f"the cosines of {sets.iloc[0]} and {sets.iloc[1]} were centred over different sets of personas or prompts, so "
+            "they do not compare; run one of them again with the geometry.prompts of the other"
+        )
+    return similarities
 
 
 def both_ways(similarities: pd.DataFrame) -> pd.DataFrame:
