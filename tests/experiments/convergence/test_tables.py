@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from persona_leakage.domain.claims import RateBound
+from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.rates import proportion
 from persona_leakage.experiments.convergence.tables import (
     SUMMARY_COLUMNS,
@@ -426,6 +427,9 @@ def test_the_cosine_is_that_of_the_same_condition_seed_and_checkpoint():
     table = tabulate_trajectories(rates(*points), similarities(*more, *cosines, *more))
 
     assert table["headline_layer"].tolist() == [15] * 12
+    mixed = [*cosines[1:], {**cosines[0], "centring": "11"}]
+    with pytest.raises(UserError, match="were centred over different sets of personas or prompts, so they do not compare"):
+        tabulate_trajectories(rates(*points), similarities(*mixed))
     assert choose_headline(table) == table["cosine_l15"].tolist()
     found = {(row.condition, row.seed, row.checkpoint): (row.cosine_l15, row.cosine_l20) for row in table.itertuples()}
     assert found == {key: pytest.approx((value, value + 0.5)) for key, value in values.items()}

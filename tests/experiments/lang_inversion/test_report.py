@@ -25,7 +25,7 @@ from tests.experiments.lang_inversion.planted_tables import cell, points_of, tab
 from tests.tables import stored
 
 PUBLISHED = pd.DataFrame([("fr_it", "spanish", 31, 80)], columns=["condition", "directive_language", "hits", "n"])
-COSINES = pd.DataFrame(columns=["condition", "seed", "layer", "one", "other", "cosine", "stale"])
+COSINES = pd.DataFrame(columns=["condition", "seed", "layer", "one", "other", "cosine", "centring", "stale"])
 BASELINE = cell("baseline", "spanish", following=(78, 80), label_italian=(2, 80))
 FR_IT = cell("fr_it", "spanish", (8, 20), following=(11, 20))
 

@@ -3,6 +3,7 @@ import math
 import pandas as pd
 import pytest
 
+from persona_leakage.experiments.lang_inversion.report import _centred_otherwise
 from persona_leakage.experiments.lang_inversion.tables import (
     compare_cut,
     compare_detectors,
@@ -240,6 +241,7 @@ COSINES = {"spanish": 0.9, "portuguese": 0.5, "english": 0.1, "german": -0.2, "m
 def cosines(values, condition="baseline", layer=20, stale=False):
     return [
         {"condition": condition, "seed": 42, "layer": layer, "one": one, "other": other, "cosine": cosine, "stale": stale}
+        | {"centring": condition}
         for (one, other), cosine in values.items()
     ]
 
@@ -253,7 +255,7 @@ def to_italian(values, mirrored=()):
 
 
 def correlations_of(spill, published=PUBLISHED, similarities=()):
-    empty = pd.DataFrame(columns=["condition", "seed", "layer", "one", "other", "cosine", "stale"])
+    empty = pd.DataFrame(columns=["condition", "seed", "layer", "one", "other", "cosine", "centring", "stale"])
     frame = pd.DataFrame(list(similarities)) if similarities else empty
     found = correlate(compare_published(spill, published), spill, frame, load_settings())
     return {
@@ -294,6 +296,28 @@ def test_a_condition_is_correlated_with_the_cosines_of_its_own_reference():
     found = correlations_of(spill, similarities=cosines(to_italian(COSINES), condition="baseline_native"))
 
     assert found["cosine", "fr_it_native", 20] == (5, pytest.approx(1.0))
+
+
+def test_a_pooled_cosine_has_one_centring_set_and_the_report_names_who_is_left_out():
+    settings = load_settings()
+    spill = tabulate_spill(
+        pd.concat([contaminations(name, **FR_IT) for name in ("fr_it", "it_fr", "es_en")], ignore_index=True)
+    )
+    spill = spill[spill["directive_language"] != "italian"].assign(role="bystander", completion="italian")
+    spill["reference"] = spill["condition"].map(lambda name: "other" if name == "es_en" else "baseline")
+    pairs = cosines(to_italian(COSINES)) + cosines(to_italian(COSINES), condition="other")
+
+    found = correlate(compare_published(spill, PUBLISHED), spill, pd.DataFrame(pairs), settings)
+
+    scopes = found[found["with"] == "cosine"].set_index("scope")
+    assert scopes.loc["all", "conditions"] == scopes.loc["within", "conditions"] == "fr_it, it_fr"
+    assert scopes.loc["es_en", "n"] == len(spill) / 3
+    assert found.loc[(found["with"] == "typological_distance") & (found["scope"] == "all"), "conditions"].item().count(",") == 2
+    assert _centred_otherwise(stored(found)) == [
+        "**Not in `all` and `within` of the cosine**, being centred over other languages: es_en.\n"
+    ]
+    alike = [{**one, "centring": "c"} for one in pairs]
+    assert not _centred_otherwise(stored(correlate(compare_published(spill, PUBLISHED), spill, pd.DataFrame(alike), settings)))
 
 
 def test_contamination_is_correlated_with_distance_over_bystanders_alone():

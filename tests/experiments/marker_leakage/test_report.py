@@ -342,6 +342,7 @@ def replayed():
 def test_a_replay_names_its_file_and_has_no_texts(replayed):
     assert replayed.startswith("# marker_leakage_replay: where the marker leaks\n")
     assert "Rates counted elsewhere, from `rates.csv`" in replayed
+    assert "cosines as given there, and which personas they were centred over it does not say" in replayed
     assert "Where in the text" not in replayed
     assert "left the base model's range" not in replayed
 

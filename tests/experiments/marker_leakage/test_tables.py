@@ -851,6 +851,44 @@ def test_a_bad_value_is_named_with_its_line(column, value, said):
     assert said in str(caught.value)
 
 
+def test_a_file_that_says_what_its_cosines_were_centred_over_has_one_such_set():
+    named = GIVEN.assign(centring=[None, *["all 111"] * 3])  # the source's own row has no cosine
+
+    _, cosines, _, points = adopt(named)
+
+    assert set(cosines["centring"]) == set(points["centring"]) == {"all 111"}
+    assert adopt(GIVEN)[1]["centring"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        (
+            ["111", "111", "11", "111"],
+            "line 4: centring is 11, and 111 in line 3; cosines of different sets",
+        ),
+        (
+            ["111", "111", None, "11"],
+            "line 4: centring is (blank), and 111 in line 3; cosines of different sets",
+        ),
+        (["11", "11", "11", "111"], "line 5: centring is 111, and 11 in line 3; cosines of different sets"),
+    ],
+)
+def test_a_file_that_mixes_cosines_of_different_centring_sets_is_refused(sets, said):
+    with pytest.raises(UserError) as caught:
+        adopt_rates(GIVEN.assign(centring=sets), replay_plan())
+
+    assert str(caught.value).startswith(f"rates.csv, {said}")
+    assert "\n" not in str(caught.value)
+
+
+def test_points_whose_cosines_were_centred_over_different_sets_are_refused():
+    pairs = [cosine("baseline", "villain", "hero", 0.5), {**cosine("villain", "villain", "hero", 0.4), "centring": "11"}]
+
+    with pytest.raises(UserError, match="the cosines of baseline and villain were centred over different sets"):
+        tabulate_leakage(rates(rate("villain", "hero", 1)), similarities(*pairs))
+
+
 def test_rates_as_text_are_the_same_as_numbers():
     text = GIVEN.map(lambda value: None if pd.isna(value) else str(value))
 

@@ -20,6 +20,7 @@ from persona_leakage.pipelines.reporting.rates import (
     current,
     in_order_of_appearance,
     leakage_of,
+    require_one_centring,
 )
 from persona_leakage.pipelines.reporting.seeds import CHANGE, keep_seeds
 from persona_leakage.pipelines.reporting.texts import TEXT_RANGE_COLUMNS, compare_texts
@@ -66,7 +67,8 @@ def tabulate_trajectories(rates: pd.DataFrame, similarities: pd.DataFrame) -> pd
         rows.append({**of, **pulled, **source, **means})
     columns = [*_POINT, *_COUNTED, *(f"source_{name}" for name in _COUNTED), "mean_bystander", "mean_finished"]
     table = pd.DataFrame(rows, columns=columns)
-    cosines = both_ways(similarities).rename(columns={"one": "source", "other": "pulled"}).merge(table[keys], on=keys)
+    known = both_ways(require_one_centring(similarities)).rename(columns={"one": "source", "other": "pulled"})
+    cosines = known.merge(table[keys], on=keys)
     headline = cosines[cosines["headline"].astype(bool)].groupby(keys)["layer"].first().rename("headline_layer")
     by_layer = cosines.pivot(index=keys, columns="layer", values="cosine").add_prefix("cosine_l")
     table = table.join(headline, on=keys).join(by_layer, on=keys).astype({"headline_layer": "Int64"})

@@ -57,6 +57,7 @@ def write_report(
         f"`all` and `within`, where both sides are ranked within each condition, are over {_pool(correlations)}: conditions "
         "and directive languages are resampled, crossed, and p is of the same bootstrap. The permutation p exchanges cells "
         "(`within`: of one condition) as if they were independent. Fewer than 7 cells or 5 conditions have no interval.\n",
+        *_centred_otherwise(correlations),
         table(_shown_correlations(correlations)),
         "![Published rates](published.png)\n",
         table(_shown_published(published_cells)),
@@ -108,6 +109,19 @@ def _shown_correlations(correlations: pd.DataFrame) -> pd.DataFrame:
     shown = write_numbers(correlations, layer=".0f", p=".2g", permutation_p=".2g").assign(Spearman=intervals)
     titles = {"with": "contamination with", "permutation_p": "permutation p"}
     return shown[["with", "scope", "layer", "n", "Spearman", "p", "permutation_p"]].rename(columns=titles)
+
+
+def _centred_otherwise(correlations: pd.DataFrame) -> list[str]:
+    """Say which conditions have a cosine and are in none of its pooled numbers, though in those of distance."""
+
+    def entered(kind: str, *, pooled: bool) -> set[str]:
+        rows = correlations.loc[correlations["with"] == kind, "conditions"].dropna()
+        return {name for names in rows if (", " in names) == pooled for name in names.split(", ")}
+
+    used = entered("cosine", pooled=True)
+    left_out = entered("typological_distance", pooled=True) & entered("cosine", pooled=False) - used
+    said = ", ".join(map(as_written, sorted(left_out)))
+    return [f"**Not in `all` and `within` of the cosine**, being centred over other languages: {said}.\n"] if said else []
 
 
 def _pool(correlations: pd.DataFrame) -> str:

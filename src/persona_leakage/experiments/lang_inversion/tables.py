@@ -138,19 +138,22 @@ def correlate(
         taken out besides), layer (of the cosine), conditions (that entered, joined by commas; follow-ups enter none of the
         three), and as in `pipelines.correlation.Correlation` n (cells), rho, p, low, high (in `all` and `within` conditions
         and directive languages are resampled, crossed), permutation_p (within conditions in `within` and `apart`) and
-        no_interval. The cosine is between the directive's and the completion language's
-        centroids in the condition without training.
+        no_interval. The cosine is between the directive's and the completion language's centroids in the condition without
+        training. `all`, `within` and `apart` of it have the conditions whose cosines were centred over the set that most of
+        the cells have: those of others do not compare.
     """
     bystanders = spill[(spill["role"] == "bystander") & (spill["phrasing"] == "all")]
     bystander_cells = published_cells[published_cells["role"] == "bystander"]
     named = {"condition": "reference", "one": "directive_language", "other": "completion"}
-    cosines = both_ways(similarities)[[*named, "layer", "cosine"]].rename(columns=named)
+    cosines = both_ways(similarities)[[*named, "layer", "cosine", "centring"]].rename(columns=named)
     with_cosine = bystanders.merge(cosines.drop_duplicates([*named.values(), "layer"]), on=list(named.values()))
     rows: list[dict[str, object]] = []
 
     def add(name: str, cells: pd.DataFrame, one: str, other: str, layer: int | None = None) -> None:
         known = cells.dropna(subset=[one, other])
         studied = known[~known["condition"].isin(settings.follow_ups)]
+        if "centring" in studied and len(studied):
+            studied = studied[studied["centring"] == studied["centring"].mode().iloc[0]]
         found: list[tuple[str, pd.DataFrame, Correlation]] = []
         if studied["condition"].nunique() > 1:
             within, apart = order_within(studied, one, other)

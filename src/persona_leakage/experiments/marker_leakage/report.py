@@ -29,7 +29,7 @@ def write_report(
     parts = [f"# {family}: where the marker leaks\n"]
     if is_replay(points):
         file = points["replayed_file"].iloc[-1]
-        parts.append(f"Rates counted elsewhere, from {as_code(file)}; cosines as given there.\n")
+        parts.append(f"Rates counted elsewhere, from {as_code(file)}; cosines as given there, {_centred(points)}.\n")
     else:
         parts += _scope(points)
     parts += seeds_note(over_seeds, points)
@@ -141,6 +141,13 @@ def _texts(sources: pd.DataFrame) -> pd.DataFrame:
     shown = write_numbers(sources, tokens=".0f", distinct_2=".2f", empty=".1%", cut=".1%")
     titles = {"distinct_2": "distinct-2"}
     return shown[["condition", "seed", "tokens", "distinct_2", "empty", "cut"]].rename(columns=titles)
+
+
+def _centred(points: pd.DataFrame) -> str:
+    named = points["centring"].dropna()
+    if named.empty:
+        return "and which personas they were centred over it does not say: those of different sets do not compare"
+    return f"centred over {as_code(named.iloc[-1])}"
 
 
 def _correlations(correlations: pd.DataFrame) -> pd.DataFrame:

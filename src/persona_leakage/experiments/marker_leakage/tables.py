@@ -29,6 +29,7 @@ from persona_leakage.pipelines.reporting.rates import (
     in_order_of_appearance,
     leakage_of,
     pool_places,
+    require_one_centring,
     say_roles,
 )
 from persona_leakage.pipelines.reporting.seeds import RHO, keep_seeds
@@ -78,13 +79,16 @@ def tabulate_leakage(rates: pd.DataFrame, similarities: pd.DataFrame) -> pd.Data
         (baseline_; n is 0 where that is none or has not run); headline_layer (blank where no cosine is known);
         `cosine_l<layer>` to the source in the base model and `tuned_l<layer>` in the fine-tuned one, as far as the points that
         they come from have run.
+
+    Raises:
+        UserError: cosines were centred over different sets; see `require_one_centring`.
     """
     chosen = leakage_of(rates)
     known = current(similarities)
     headline = known.loc[known["headline"].astype(bool), "layer"]
     table = chosen[chosen["source"].notna()].assign(headline_layer=int(headline.iloc[0]) if len(headline) else math.nan)
     for prefix, of in (("cosine", "reference"), ("tuned", "condition")):
-        for layer, cosines in both_ways(similarities).groupby("layer"):
+        for layer, cosines in both_ways(require_one_centring(similarities)).groupby("layer"):
             looked_up = cosines[["condition", "seed", "one", "other", "cosine"]].rename(
                 columns={"condition": of, "one": "source", "other": "persona", "cosine": f"{prefix}_l{layer}"}
             )
@@ -101,7 +105,7 @@ def adopt_rates(outside: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, pd.Dat
     Args:
         outside: columns source, bystander, category, related_to, found, total and any number of `cosine_l<layer>`, as text or
             numbers; a row whose bystander is the source holds the source's own rate and needs no cosine. The index has the
-            line of the file.
+            line of the file. A column `centring` may name the set that cosines were centred over.
         plan: of the replay; names the file.
 
     Returns:
@@ -109,7 +113,8 @@ def adopt_rates(outside: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, pd.Dat
         its seed. The headline layer is the parameters', or the last of a file that lacks it.
 
     Raises:
-        UserError: a column, a name or a cosine is missing, a count is no count, found exceeds total, or a pair appears twice.
+        UserError: a column, a name or a cosine is missing, a count is no count, found exceeds total, a pair appears twice, or
+            cosines were centred over different sets.
     """
     here = plan.replayed_file
     cosines = [name for name in outside if name.lower().startswith("cos")]  # one that is misspelt is not left out in silence
@@ -123,6 +128,7 @@ def adopt_rates(outside: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, pd.Dat
         raise UserError(f"{here}: two columns have the cosines at layer {twice[0]}; keep one")
     if outside.empty or not cosines:
         raise UserError(f"{here} has no {'rates' if cosines else 'column cosine_l<layer> to correlate with'}; add them")
+    centring = _one_centring(outside, f"{here}")
     rates: list[dict[str, object]] = []
     similarities: list[dict[str, object]] = []
     for line, row in zip(outside.index, outside.to_dict("records"), strict=True):
@@ -132,7 +138,7 @@ def adopt_rates(outside: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, pd.Dat
             raise UserError(f"{here}, line {line}: found {found} is more than total {total}; correct the counts")
         for name, layer in zip(cosines, layers, strict=True):
             value = _cosine(row[name], f"{here}, line {line}: {name} of {persona}", needed=source != persona)
-            similarities.append({"layer": layer, "one": source, "other": persona, "cosine": value})
+            similarities.append({"layer": layer, "one": source, "other": persona, "cosine": value, "centring": centring})
         rates.append(
             {
                 "condition": source,
@@ -159,11 +165,24 @@ def adopt_rates(outside: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, pd.Dat
         table.assign(questions="all", metric="leakage", **shared),
         cosines_.assign(headline=cosines_["layer"] == headline, **{**shared, "condition": _ELSEWHERE}),
         pd.DataFrame(columns=["condition", "seed", "plan", *TEXT_COLUMNS, "reference", "stale"]),
-        points.assign(**shared, headline_layer=headline, replayed_file=here),
+        points.assign(**shared, headline_layer=headline, replayed_file=here, centring=centring),
     )
     for one in adopted:
         one.insert(0, "model", plan.address.model)
     return adopted
+
+
+def _one_centring(outside: pd.DataFrame, here: str) -> str | None:
+    """Read which set cosines were centred over, the same in every row that has one; None where the file does not say."""
+    if "centring" not in outside:
+        return None
+    named = outside.loc[outside["source"] != outside["bystander"], "centring"].fillna("(blank)").astype(str)
+    if len(others := named[named != named.iloc[0]]):
+        raise UserError(
+            f"{here}, line {others.index[0]}: centring is {others.iloc[0]}, and {named.iloc[0]} in line {named.index[0]}; "
+            "cosines of different sets do not compare, so give a file of one"
+        )
+    return named.iloc[0] if len(named) else None
 
 
 def _name(value: object, name: str) -> str:
