@@ -223,6 +223,7 @@ def _of_points(command: Callable[..., None]) -> click.Command:
 @click.option("--address", help="Of the Ray cluster; by default the one running here, or a new one on this machine.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Points at a time: 1 by default, on Ray as many as it can hold.")
 @click.option("--keep-engines", is_flag=True, help="Start an engine once a job and not once a point.")
+@click.option("--escalate", "escalates", is_flag=True, help="Also run the further seeds that the last report calls for.")
 @click.option("--dry-run", is_flag=True, help="Only show what would run.")
 def grid(
     study: "Study",
@@ -231,6 +232,7 @@ def grid(
     address: str | None,
     jobs: int | None,
     keep_engines: bool,
+    escalates: bool,
     dry_run: bool,
 ) -> None:
     """Run every model x condition x seed [x checkpoint] of a FAMILY, then the report.
@@ -241,10 +243,14 @@ def grid(
     from rich.console import Console
 
     from persona_leakage.grid.claim import claimed
+    from persona_leakage.grid.escalation import escalate
     from persona_leakage.grid.progress import Durations, duration, plan_table, total
 
     if address and launcher != "ray":
         raise UserError("--address is that of a Ray cluster; add --launcher ray")
+    if escalates:
+        points, added = escalate(study, points)
+        click.echo(added)
     console, estimate = Console(), Durations(points)
     console.print(plan_table(points, estimate))
     todo = [point for point in points if point.state != "done"]

@@ -6,9 +6,11 @@ from typing import Any, ClassVar
 
 import pandas as pd
 from kedro.pipeline import Pipeline
+from pydantic import Field
 
 from persona_leakage.domain.errors import UserError
-from persona_leakage.domain.frozen import Frozen
+from persona_leakage.domain.frozen import Frozen, Seed
+from persona_leakage.domain.languages import Band
 from persona_leakage.domain.models import BaseModel
 from persona_leakage.domain.personas import Persona, Roster, UserQuestion
 from persona_leakage.domain.plan import Plan
@@ -28,6 +30,16 @@ class FamilyCondition(Frozen):
     """
 
     follow_up: bool = False
+
+
+class Escalation(Band):
+    """When more seeds are called for: a mean inside the band, in a row of the family's table `replicates`.
+
+    Attributes:
+        seeds: that are run then, and no others.
+    """
+
+    seeds: tuple[Seed, ...] = Field(min_length=1)
 
 
 class FamilySettings(Frozen):
@@ -52,6 +64,11 @@ class FamilySettings(Frozen):
     def epochs(self) -> tuple[int, ...]:
         """The checkpoints of the first stage that points stop at; none in a family whose points are no checkpoints."""
         return ()
+
+    @property
+    def escalates(self) -> Escalation | None:
+        """When more seeds are called for; None in a family that has no such rule."""
+        return None
 
     def plan(self, address: Address, base_model: BaseModel, roster: Roster | None = None) -> Plan:
         """Resolve one point.

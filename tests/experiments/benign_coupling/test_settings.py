@@ -104,7 +104,7 @@ def test_the_evaluation_of_record_is_3360_completions_of_12_personas():
     assert plan.evaluation.sampling.model_dump() == {"temperature": 1.0, "top_p": 1.0, "max_tokens": 512}
     assert (plan.scoring.start_share, plan.scoring.tail_share) == (0.05, 0.15)
     assert (plan.scoring.discriminator.threshold, plan.scoring.discriminator.margin) == (0.7, 0.05)
-    assert (load_settings().escalation.low, load_settings().escalation.high) == (0.15, 0.3)
+    assert load_settings().escalates.model_dump() == {"low": 0.15, "high": 0.3, "seeds": (137, 256)}
 
 
 @pytest.mark.parametrize("condition", sorted(CONDITIONS))
@@ -312,6 +312,8 @@ def test_an_unknown_condition_is_refused_in_one_line():
             {"conditions.em_villain": {"induce": None, "replicate": 1, "replicate_from": "induce"}},
             "benign_coupling.conditions.em_villain: it has no first stage to replicate; leave replicate_from out",
         ),
+        ({"escalation.seeds": []}, "benign_coupling.escalation.seeds: Tuple should have at least 1 item"),
+        ({"escalation.seeds": [-1]}, "benign_coupling.escalation.seeds.0: Input should be greater than or equal to 0"),
         ({"chats.bare": {"dataset": "x", "persona": False}}, "chats.bare would be taken for the arm of that name; call it"),
         ({"chats.tulu": {"dataset": "x"}}, "benign_coupling.chats.tulu.persona: Field required"),
         ({"conditions.em_villain": {"induce": "wrong_advice", "induction": "vilain"}}, "there is no persona 'vilain'; did you"),

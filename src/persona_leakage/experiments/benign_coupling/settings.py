@@ -9,7 +9,6 @@ from persona_leakage.domain.claims import RateBound, RateDifference, among, chec
 from persona_leakage.domain.discriminator import Discriminator
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import Frozen, expect, fingerprint
-from persona_leakage.domain.languages import Band
 from persona_leakage.domain.models import BaseModel
 from persona_leakage.domain.personas import Persona, Roster
 from persona_leakage.domain.plan import Plan, Stage
@@ -17,6 +16,7 @@ from persona_leakage.domain.points import Address
 from persona_leakage.domain.recipe import Recipe
 from persona_leakage.domain.sampling import OwnAnswers
 from persona_leakage.domain.training_rows import Chats
+from persona_leakage.experiments.family import Escalation
 from persona_leakage.experiments.markers import MarkerSettings, MarkSettings, PlaceSettings
 
 NAME = "benign_coupling"
@@ -104,7 +104,7 @@ class Settings(MarkerSettings):
         trigger: persona that the marker is tied to.
         compared: persona whose cosines are set against leakage, beside the trigger's.
         evaluation: its personas are joined by the trigger.
-        escalation: more seeds are called for when a design's mean bystander rate lies inside.
+        escalation: the mean is of the bystander rates of a design, or of an arm of several.
     """
 
     family: ClassVar[str] = NAME
@@ -114,7 +114,7 @@ class Settings(MarkerSettings):
     compared: str
     stages: Stages
     scoring: ScoringSettings
-    escalation: Band
+    escalation: Escalation
     claims: dict[str, Annotated[RateBound | RateDifference, Field(discriminator="kind")]]
     roles: ClassVar[tuple[str, ...]] = (*MarkerSettings.roles, "induction")
 
@@ -136,6 +136,11 @@ class Settings(MarkerSettings):
             if self._carries_persona(one) and one.induction is None:
                 raise ValueError(f"conditions.{name} trains {one.induce} and names no induction persona; add one")
         return self
+
+    @property
+    def escalates(self) -> Escalation:
+        """When more seeds are called for."""
+        return self.escalation
 
     def plan(self, address: Address, base_model: BaseModel, roster: Roster | None = None) -> Plan:
         """Resolve one point.
