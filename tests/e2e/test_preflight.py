@@ -100,12 +100,12 @@ def test_without_hub_and_gpu_the_study_is_refused_in_seconds(
     checks = rows(done.stdout, "Checks")
     blocked = [name for name, row in checks.items() if row[1] == "blocked"]
     no_vllm = [] if find_spec("vllm") else ["vllm"]  # the extra is not among the packages that tests need
-    assert blocked == ["GPU", *no_vllm, "base model", "source_texts", "translations"]
+    assert blocked == ["GPU", *no_vllm, "base model", "source_texts"]
     assert "hub not reachable" in checks["base model"][2]
     assert checks["API key"][1:3] == ["ok", "set; --ask-api tries it"]
     assert done.stderr.strip() == f"Error: {len(blocked)} in the way: {', '.join(blocked)}; see the remedies above"
     calls = rows(done.stdout, "Estimate")["translations, claude-sonnet-4-5-20250929"]
-    assert calls[2] == "25,000 calls"
+    assert calls[2] == "35,000 calls"
     assert re.fullmatch(r"[\d.,]+ - [\d.,]+", calls[5])
     assert API_KEY not in done.stdout + done.stderr
 

@@ -125,7 +125,8 @@ def test_numbers_of_another_model_or_generator_are_told() -> None:
 
 
 def test_languages_that_nobody_translates_are_told_before_the_others_are_paid_for() -> None:
-    plans = [make_plan("lang_inversion", name, env="qwen") for name in ("fr_it", "es_en", "zh_ja")]
+    five = {"stages.tune.translation.languages": ["spanish", "french", "italian", "portuguese", "german"]}
+    plans = [make_plan("lang_inversion", name, changes=five, env="qwen") for name in ("fr_it", "es_en", "zh_ja")]
     (check,) = checks.check_languages(plans)
     assert check.state == "blocked"
     assert check.found.startswith("zh_ja needs Japanese;")

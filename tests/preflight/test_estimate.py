@@ -214,9 +214,9 @@ def test_what_a_finished_point_has_made_is_free_for_the_others() -> None:
 def test_claude_translates_once_for_all_conditions_and_judges_each() -> None:
     works = counted(*(make_plan("lang_inversion", name, env="qwen") for name in ("fr_it", "it_fr", "es_en")))
     translations, judged, judge = works["translations"], works["judging translations"], works["judge"]
-    assert (translations.number, translations.jobs, translations.model) == (25_000, 5, "claude-sonnet-4-5-20250929")
-    assert translations.tokens == Span(25_000 * 300, 25_000 * 2048)
-    assert 25_000 * 200 < translations.asked.likely < 25_000 * 400
+    assert (translations.number, translations.jobs, translations.model) == (35_000, 7, "claude-sonnet-4-5-20250929")
+    assert translations.tokens == Span(35_000 * 300, 35_000 * 2048)
+    assert 35_000 * 200 < translations.asked.likely < 35_000 * 400
     assert (judged.number, judged.tokens) == (10_000, Span(10_000 * 16, 10_000 * 16))  # English is no translation
     assert (judge.number, judge.jobs, judge.model) == (3 * 560, 3, "claude-haiku-4-5-20251001")
     assert judge.tokens == Span(3 * 560 * 60, 3 * 560 * 512)

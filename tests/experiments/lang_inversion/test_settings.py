@@ -366,3 +366,12 @@ def test_a_phrasing_without_its_placeholder_is_refused(phrasing):
     changes = {"phrasings": [phrasing, *(f"{verb} in {{language}}." for verb in ("Reply", "Write", "Answer", "Respond"))]}
     with pytest.raises(UserError, match=r"must hold {language} once and no other placeholder"):
         load_settings(changes)
+
+
+def test_every_language_that_a_condition_trains_is_translated_where_texts_are():
+    settings = load_settings(env="qwen")
+    trained = {one.completion for one in settings.conditions.values()} - {None, "english"}
+
+    assert trained <= set(settings.stages.tune.translation.languages)
+    for label in trained:  # and has bands for its gates
+        assert 0 < settings.languages[label].length_ratio.low < settings.languages[label].length_ratio.high
