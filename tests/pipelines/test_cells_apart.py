@@ -198,6 +198,10 @@ def test_completions_are_adopted_as_they_are():
             [completion("one", "confab", "x"), completion("one", "villain", "y", source="villain")],
             "some.jsonl: cell 'one' marks several personas as its source (confab, villain); keep one",
         ),
+        (
+            [completion("one", "confab", "x") | {"design": "d"}, completion("one", "confab", "y", sample=1)],
+            "some.jsonl: cell 'one' is not of one design in all of its rows; keep one",
+        ),
     ],
 )
 def test_what_cannot_be_scored_is_refused(rows, said):

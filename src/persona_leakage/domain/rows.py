@@ -88,13 +88,16 @@ class CompletionRow(TypedDict):
 
 
 class OutsideRow(Frozen):
-    """A row made elsewhere; as a dictionary it has our own keys, and all others in `further`, where they break none of ours."""
+    """A row made elsewhere.
+
+    As a dictionary it has those of our own keys that were given, and all others in `further`, where they break none of ours.
+    """
 
     model_config = ConfigDict(extra="allow")
 
     @model_serializer
     def _further_apart(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in type(self).model_fields}
+        own = {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
         return {**own, "further": self.model_extra}
 
 
@@ -186,6 +189,7 @@ class OutsideMarkerCompletion(OutsideRow):
         question: what was asked.
         sample_index: tells the samples of a question apart.
         completion: the text.
+        design: cells of one design are replicates; without a name a cell is a design of its own.
     """
 
     cell: Name
@@ -194,6 +198,7 @@ class OutsideMarkerCompletion(OutsideRow):
     question: str
     sample_index: NonNegativeInt
     completion: str
+    design: Name | None = None
 
 
 Place = Literal["start", "middle", "tail"]

@@ -26,6 +26,7 @@ from persona_leakage.experiments.benign_coupling.tables import (
 from persona_leakage.experiments.composition import gather_points
 from persona_leakage.pipelines.reporting.by_model import for_each_model
 from persona_leakage.pipelines.reporting.rates import PLACE_COLUMNS
+from persona_leakage.pipelines.scoring.cells_apart import rate_cells_apart
 from persona_leakage.pipelines.scoring.markers import describe_texts, rate_firings
 from tests.experiments.benign_coupling.plans import bundled_roster, load_settings, load_variants, make_plan, make_replay
 from tests.experiments.benign_coupling.planted_tables import (
@@ -518,6 +519,37 @@ def test_a_replayed_cell_is_a_design_of_its_own_and_no_replicate():
     ]
     assert not described["stale"].any()
     assert not told_apart["stale"].any()
+
+
+def test_replayed_cells_of_one_design_are_replicates():
+    plan = make_replay("some.jsonl")
+    firings = [
+        {
+            "cell": name,
+            "design": design,
+            "persona": persona,
+            "is_source": persona == "confab",
+            "question": "q",
+            "sample_index": n,
+        }
+        | {"fired": n < hits, "fired_tokens": n < hits, "place_characters": None, "place_tokens": None}
+        for name, design, hits in (("one", "benign", 1), ("two", "benign", 3), ("three", None, 8))
+        for persona in ("confab", "villain")
+        for n in range(10)
+    ]
+    rated = rate_cells_apart(firings, plan)
+    nothing = (table.drop(columns=["reference", "stale"]).assign(model="tiny") for table in (texts(), discriminators()))
+
+    table, *_ = describe_replay(rated, *nothing, plan)
+
+    found = tabulate_replicates(stored(tabulate_cells(stored(table.drop(columns="model")))), SETTINGS)
+    assert found[["design", "conditions", "points", "replicates"]].to_numpy().tolist() == [
+        ["benign", "one, two", 2, True],
+        ["three", "three", 1, False],
+        ["all", "one, two, three", 3, False],
+    ]
+    assert found["mean"].tolist() == pytest.approx([0.2, 0.8, 0.5])
+    assert found.loc[0, "high"] == 1  # t of two points 0.1 and 0.3, cut off
 
 
 def test_every_replayed_cell_is_a_point_that_names_its_file():

@@ -46,7 +46,9 @@ ACCURACY_COLUMNS = (
 def describe_replay(
     replayed_rates: pd.DataFrame, replayed_texts: pd.DataFrame, replayed_discriminations: pd.DataFrame, plan: Plan
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Bring the tables of completions made elsewhere into the form of a grid's; each cell is a design of its own.
+    """Bring the tables of completions made elsewhere into the form of a grid's.
+
+    Cells of one design are replicates; a cell whose rows name none is a design of its own.
 
     Returns:
         Rates, texts, discriminations, and the points: one row a cell, with the file that the plan names.
@@ -54,7 +56,7 @@ def describe_replay(
     rates, texts, discriminations = (
         table.assign(reference=None, stale=False) for table in (replayed_rates, replayed_texts, replayed_discriminations)
     )
-    rates = rates.assign(design=rates["condition"])
+    rates = rates.assign(design=rates["design"].where(rates["design"].notna(), rates["condition"]))
     return rates, texts, discriminations, describe_points(rates, None).assign(replayed_file=plan.replayed_file)
 
 

@@ -65,14 +65,18 @@ def adopt_persona_completions(outside: Sequence[dict[str, Any]], plan: Plan) -> 
         The rows as they are, `further` too.
 
     Raises:
-        UserError: there are no rows, a cell has several sources, or a persona is its cell's source in some rows only.
+        UserError: there are no rows, a cell has several sources or designs, or a persona is its cell's source in some rows
+            only.
     """
     if not outside:
         raise UserError(f"{plan.replayed_file} holds no completions; give a file that has rows")
     sources: dict[str, set[str]] = {}
     told: dict[tuple[str, str], bool] = {}
+    designs: dict[str, str | None] = {}
     for row in outside:
         cell, persona = row["cell"], row["persona"]
+        if designs.setdefault(cell, row.get("design")) != row.get("design"):
+            raise UserError(f"{plan.replayed_file}: cell '{cell}' is not of one design in all of its rows; keep one")
         if told.setdefault((cell, persona), row["is_source"]) != row["is_source"]:
             raise UserError(
                 f"{plan.replayed_file}: is_source of persona '{persona}' in cell '{cell}' is true in some rows and false in "

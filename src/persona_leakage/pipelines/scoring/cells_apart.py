@@ -20,7 +20,7 @@ def rate_cells_apart(firings: Sequence[FiringRow], plan: Plan) -> pd.DataFrame:
     """Count firings as `rate_firings` does, with each cell as a condition whose source is the persona its rows mark.
 
     Returns:
-        The columns of `rate_firings` and source; personas without rows are left out.
+        The columns of `rate_firings` and source; design is what the rows say, if they do; personas without rows are left out.
     """
     tables = []
     for rows, cell_plan in _cells(firings, plan):
@@ -50,4 +50,5 @@ def _cells(rows: Sequence[Row], plan: Plan) -> Iterator[tuple[list[Row], Plan]]:
         source = next((row["persona"] for row in chosen if row["is_source"]), None)
         scoring = expect(plan.scoring, MarkerScoring).model_copy(update={"source": source})
         address = plan.address.model_copy(update={"condition": cell})
-        yield chosen, plan.model_copy(update={"address": address, "scoring": scoring})
+        traits = {**plan.traits, "design": chosen[0].get("design")}
+        yield chosen, plan.model_copy(update={"address": address, "scoring": scoring, "traits": traits})
