@@ -63,13 +63,16 @@ def correlate_cosines(bystander_cosines: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row a correlation. Scopes: `condition`, and `arm` where it has several conditions: both sides are ranked within
         each, and conditions and personas are resampled, crossed. of: `leakage`, or `leakage:finished` (over completions that
-        were not cut) where it is known; to, geometry, layer and headline as in `tabulate_cosines`; conditions (that entered,
-        joined by commas); n is condition x bystander, and the rest as in `pipelines.correlation.Correlation`.
+        were not cut) where it is known; to, geometry, layer and headline as in `tabulate_cosines`, finished leakage and the
+        geometry `induced` at the headline layer alone; conditions (that entered, joined by commas); n is condition x bystander,
+        and the rest as in `pipelines.correlation.Correlation`.
     """
     keys = ["arm", "condition", "persona", *_PAIR]
     groups = bystander_cosines.groupby(keys, sort=False)
     pooled = add_counts(groups, ("", FINISHED_)).join(groups["cosine"].mean()).reset_index()
-    rows = [row for of in _OF for _, pairs in pooled.groupby(list(_PAIR), sort=False) for row in _correlate(pairs, of)]
+    aside = ~pooled["headline"].astype(bool)  # of other layers, what is measured in the model itself is enough
+    every = {"leakage": pooled[~aside | (pooled["geometry"] == "coupled")], "leakage:finished": pooled[~aside]}
+    rows = [row for of in _OF for _, pairs in every[of].groupby(list(_PAIR), sort=False) for row in _correlate(pairs, of)]
     return pd.DataFrame(rows, columns=CORRELATION_COLUMNS)
 
 
