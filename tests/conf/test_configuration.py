@@ -28,8 +28,17 @@ MODELS = [(env, model) for env in ENVIRONMENTS for model in load_parameters(env)
 ENGINES = {"trainer", "generator", "extractor", "tokenizer", "language_model"}
 POINT_STAGES = ("data_generation", "fine_tuning", "generation", "scoring", "geometry")
 # what a pattern that takes any name may stand for
-POINT_TABLES = {"cell_rates", "cosines", "text_stats", "classified", "judged", "discriminations", "trainings"}
-REPLAYED_TABLES = POINT_TABLES | {"replayed_rates", "replayed_texts", "replayed_discriminations"}
+POINT_TABLES = {
+    "cell_rates",
+    "cosines",
+    "text_stats",
+    "classified",
+    "judged",
+    "discriminations",
+    "trainings",
+    "question_counts",
+}
+REPLAYED_TABLES = POINT_TABLES | {"replayed_rates", "replayed_texts", "replayed_discriminations", "replayed_counts"}
 ANY_TABLE, ANY_POINT_TABLE, ALL_POINTS = "{family}.{table}", "{family}.{table}@run", "{family}.{table}@grid"
 
 

@@ -59,7 +59,7 @@ def between(cells: pd.DataFrame, prefix: str) -> tuple[float, float]:
 
 SHOWN = (
     "points", "cells", "places", "replicates", "accuracies", "text_summaries", "by_seed", "over_seeds", "cut_gaps", "verdicts",
-    "arm_comparisons", "extremes", "correlations",
+    "arm_comparisons", "extremes", "correlations", "mixed_effects",
 )  # fmt: skip
 
 

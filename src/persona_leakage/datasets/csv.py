@@ -19,10 +19,10 @@ from persona_leakage.domain.errors import UserError
 NAMES = (
     "above_source_most", "arm", "bystander", "category", "centring", "claim", "commit", "completion", "condition",
     "conditions", "cross_check", "design", "directive_language", "error", "evidence", "extreme", "geometry", "gpu", "host",
-    "induction", "label", "max_persona", "method", "metric", "model", "no_interval", "no_ratio", "of", "one_unit",
+    "induction", "kind", "label", "max_persona", "method", "metric", "model", "no_interval", "no_ratio", "of", "one_unit",
     "other_unit", "one", "other", "outside_base_range", "persona", "control", "phrasing", "place", "plan", "pulled",
-    "quantity", "question", "questions", "reference", "related_to", "role", "rule", "scope", "shared", "source", "stage",
-    "started", "statement", "status", "to", "trained", "unit", "verdict", "with",
+    "quantity", "question", "questions", "reason", "reference", "related_to", "role", "rule", "scope", "shared", "source", "stage",
+    "started", "statement", "status", "term", "to", "trained", "unit", "verdict", "with",
 )  # fmt: skip
 
 

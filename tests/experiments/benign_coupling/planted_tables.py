@@ -22,7 +22,7 @@ from persona_leakage.experiments.benign_coupling.tables import (
 )
 from persona_leakage.pipelines.reporting.seeds import summarise_seeds
 from tests.experiments.benign_coupling.plans import load_settings
-from tests.tables import stored
+from tests.tables import NO_EFFECTS, stored
 
 Rows = Sequence[dict[str, Any]]
 Tables = dict[str, pd.DataFrame]
@@ -232,4 +232,5 @@ def tables(
         "by_seed": by_seed,
         "cut_gaps": stored(compare_cut(cells)),
         "over_seeds": stored(summarise_seeds(by_seed)),
+        "mixed_effects": NO_EFFECTS,
     }

@@ -12,7 +12,7 @@ from tests.experiments.benign_coupling.planted_tables import DESCRIBED, FIRED, M
 
 SHOWN = (
     "points", "cells", "places", "replicates", "accuracies", "text_summaries", "by_seed", "over_seeds", "cut_gaps", "verdicts",
-    "arm_comparisons", "extremes", "correlations",
+    "arm_comparisons", "extremes", "correlations", "mixed_effects",
 )  # fmt: skip
 
 

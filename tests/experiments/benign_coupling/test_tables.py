@@ -502,14 +502,15 @@ def replayed():
     """Make the tables of a replay of two cells, whose rates carry the traits of its plan."""
     plan = make_replay("some.jsonl")
     rows = [*cell("one", 5, {"a": 10}), *cell("two", 5, {"a": 30}), rate("two", "a", 4, 9, metric="tail:tokens")]
-    tables = rates(*rows), texts(text("one", "a")), discriminators(told("one", 5))
+    counts = pd.DataFrame([{"condition": "one", "persona": "a", "hits": 1, "n": 2, "reference": None, "stale": False}])
+    tables = rates(*rows), texts(text("one", "a")), discriminators(told("one", 5)), counts
     raw = [table.drop(columns=["reference", "stale"]).assign(model="tiny") for table in tables]
     raw[0] = raw[0].assign(**plan.traits)
     return describe_replay(*raw, plan)
 
 
 def test_a_replayed_cell_is_a_design_of_its_own_and_no_replicate():
-    table, described, told_apart, _ = replayed()
+    table, described, told_apart, counts, _ = replayed()
 
     found = tabulate_replicates(tabulate_cells(stored(table)), SETTINGS)
     assert found[["arm", "design", "points", "replicates"]].to_numpy().tolist() == [
@@ -518,6 +519,7 @@ def test_a_replayed_cell_is_a_design_of_its_own_and_no_replicate():
         ["elsewhere", "all", 2, False],
     ]
     assert not described["stale"].any()
+    assert counts["hits"].tolist() == [1]
     assert not told_apart["stale"].any()
 
 

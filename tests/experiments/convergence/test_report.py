@@ -44,6 +44,7 @@ from tests.experiments.convergence.planted_tables import (
     trajectories,
     trajectory,
 )
+from tests.tables import NO_EFFECTS
 
 FIGURES = ("trajectories.png", "peaks.png")
 TITLES = (
@@ -101,7 +102,7 @@ def made_of(rows, of_points=(), described=()):
     made = published_tables() if rows is published() else tables(rows)
     of_texts = stored(tabulate_text_ranges(texts(*described)))
     points = {"points": points_of(rates(*of_points))} if of_points else {}
-    described = {"text_ranges": of_texts, "text_means": stored(average_texts(of_texts))}
+    described = {"text_ranges": of_texts, "text_means": stored(average_texts(of_texts)), "mixed_effects": NO_EFFECTS}
     return made | points | described | {"verdicts": stored(judge_claims(rates(*of_points), settings_with(2)))}
 
 

@@ -22,7 +22,7 @@ from persona_leakage.pipelines.reporting.seeds import summarise_seeds
 from persona_leakage.pipelines.scoring.nodes import rate_cells
 from tests.experiments.lang_inversion.plans import LANGUAGES, NAME, SPEAK, load_settings, load_variants, make_plan
 from tests.experiments.lang_inversion.planted_tables import cell, points_of, table
-from tests.tables import stored
+from tests.tables import NO_EFFECTS, stored
 
 PUBLISHED = pd.DataFrame([("fr_it", "spanish", 31, 80)], columns=["condition", "directive_language", "hits", "n"])
 COSINES = pd.DataFrame(columns=["condition", "seed", "layer", "one", "other", "cosine", "centring", "stale"])
@@ -46,6 +46,7 @@ def report_of(*cells, replayed_file=None):
         unlabelled=tabulate_unlabelled(rates),
         cut_gaps=stored(compare_cut(rates)),
         detector_gaps=stored(compare_detectors(spill)),
+        mixed_effects=NO_EFFECTS,
         family=NAME,
     )
 

@@ -38,6 +38,7 @@ from tests.experiments.marker_leakage.planted_tables import (
     texts,
 )
 from tests.plans import load_parameters
+from tests.tables import NO_EFFECTS
 
 FIGURES = ("scatter.png", "layers.png", "categories.png", "most_affected.png")
 BASELINE = [rate("baseline", name, 0, source=None) for name in ("villain", "hero", "nurse", "crime_lord", "comedian")]
@@ -77,6 +78,7 @@ def tables(rates_, cosines, texts_, points=None):
     sources = stored(tabulate_sources(leakage, texts_))
     by_seed = stored(tabulate_leakage_seeds(sources, correlations))
     return {
+        "mixed_effects": NO_EFFECTS,
         "points": stored(points_of(rates_) if points is None else points),
         "sources": sources,
         "correlations": correlations,
@@ -335,8 +337,8 @@ def replayed():
         columns=["source", "bystander", "category", "related_to", "found", "total", "cosine_l20"],
     )
     plan = plan_of("baseline").model_copy(update={"replayed_file": "rates.csv"})
-    adopted = (table.drop(columns="model") for table in adopt_rates(given, plan))
-    return write_report(**tables(*adopted), family="marker_leakage_replay")
+    rates_, cosines, texts_, _, points = (table.drop(columns="model") for table in adopt_rates(given, plan))
+    return write_report(**tables(rates_, cosines, texts_, points), family="marker_leakage_replay")
 
 
 def test_a_replay_names_its_file_and_has_no_texts(replayed):

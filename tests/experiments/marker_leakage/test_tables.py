@@ -775,13 +775,13 @@ def replay_plan():
 def adopt(given):
     """Adopt rates, and read every table as a report does, one model at a time."""
     adopted = [saved_and_loaded(table) for table in adopt_rates(given, replay_plan())]
-    assert [table.columns[0] for table in adopted] == ["model"] * 4
+    assert [table.columns[0] for table in adopted] == ["model"] * 5
     assert {model for table in adopted for model in table["model"]} == {replay_plan().address.model}
     return [table.drop(columns="model") for table in adopted]
 
 
 def test_outside_rates_become_the_tables_of_a_grid():
-    adopted, cosines, described, points = adopt(GIVEN)
+    adopted, cosines, described, _, points = adopt(GIVEN)
 
     table = tabulate_leakage(adopted, cosines)
 
@@ -810,7 +810,7 @@ def test_outside_rates_become_the_tables_of_a_grid():
 def test_a_file_leads_with_the_headline_layer_or_else_with_its_last(layers, headline):
     given = GIVEN.rename(columns={"cosine_l15": "x", "cosine_l20": "y"}).assign(**{f"cosine_l{at}": 0.5 for at in layers})
 
-    adopted, cosines, _, points = adopt(given)
+    adopted, cosines, _, _, points = adopt(given)
 
     assert cosines.loc[cosines["headline"], "layer"].unique().tolist() == [headline]
     assert points["headline_layer"].unique().tolist() == [headline]

@@ -23,6 +23,7 @@ _REPORT = Report(
         "arm_comparisons": arms.compare_arms, "extremes": arms.find_extremes,
         "bystander_cosines": cosines.tabulate_cosines, "correlations": cosines.correlate_cosines,
         "text_summaries": tables.summarise_texts, "cut_gaps": tables.compare_cut, "verdicts": tables.judge_claims,
+        "mixed_effects": tables.fit_arms,
     },
     {
         "cells_figure": figures.draw_cells, "places_figure": figures.draw_places,
@@ -41,14 +42,17 @@ def _stages() -> Pipeline:
 
 
 def _replayed_stages() -> Pipeline:
-    scored = ["replayed_rates@run", "replayed_texts@run", "replayed_discriminations@run", "plan"]
-    described = node(describe_replay, scored, ["rates", "texts", "discriminators", "points"], name="describe_replay")
+    scored = ["replayed_rates@run", "replayed_texts@run", "replayed_discriminations@run", "replayed_counts@run", "plan"]
+    described = node(
+        describe_replay, scored, ["rates", "texts", "discriminators", "by_question", "points"], name="describe_replay"
+    )
     no_activations = node(no_cosines, "points", "similarities", name="no_cosines")
     return scoring.create_replay_pipeline() + in_stage([described, no_activations], "reporting")
 
 
 _GATHERED = {
     "cell_rates": "rates", "cosines": "similarities", "text_stats": "texts", "discriminations": "discriminators",
+    "question_counts": "by_question",
 }  # fmt: skip
 _KEPT = {"cosines": cosines.keep_rated}
 _PERSONAS = ("personas", "coupling_personas")

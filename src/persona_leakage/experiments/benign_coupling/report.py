@@ -6,6 +6,7 @@ from persona_leakage.domain.rates import RATE_COLUMNS
 from persona_leakage.experiments.benign_coupling.cosines import GEOMETRIES
 from persona_leakage.pipelines.reporting.claims import write_claims
 from persona_leakage.pipelines.reporting.cut import warn_of_cut
+from persona_leakage.pipelines.reporting.mixed import write_mixed
 from persona_leakage.pipelines.reporting.opening import opening
 from persona_leakage.pipelines.reporting.page import (
     as_written,
@@ -22,7 +23,8 @@ from persona_leakage.pipelines.reporting.seeds import write_seeds
 def write_report(
     points: pd.DataFrame, cells: pd.DataFrame, places: pd.DataFrame, replicates: pd.DataFrame, accuracies: pd.DataFrame,
     text_summaries: pd.DataFrame, by_seed: pd.DataFrame, over_seeds: pd.DataFrame, cut_gaps: pd.DataFrame,
-    verdicts: pd.DataFrame, arm_comparisons: pd.DataFrame, extremes: pd.DataFrame, correlations: pd.DataFrame, *, family: str,
+    verdicts: pd.DataFrame, arm_comparisons: pd.DataFrame, extremes: pd.DataFrame, correlations: pd.DataFrame,
+    mixed_effects: pd.DataFrame, *, family: str,
 ) -> str:  # fmt: skip
     """Write the report over every current point, as Markdown; every number in it stands in one of the tables."""
     parts = opening(
@@ -44,6 +46,7 @@ def write_report(
         "(Newcombe 95%); bystanders' completions are pooled, in `mean` they weigh equally.\n",
         table(_beside(cells)),
         *write_seeds(over_seeds, by_seed),
+        *write_mixed(mixed_effects),
         "## Replicates\n",
         "Points of one design differ in names and seeds only; their spread is noise, not an effect of the induction persona. "
         "Where there are fewer first stages than points, points share them, and the interval leaves out how far first "

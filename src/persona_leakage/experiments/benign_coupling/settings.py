@@ -21,6 +21,7 @@ from persona_leakage.experiments.markers import MarkerSettings, MarkSettings, Pl
 
 NAME = "benign_coupling"
 BARE, UNCOUPLED = "bare", "uncoupled"  # arms that are named after no chats
+ELSEWHERE = "elsewhere"  # arm of cells that were made there
 _REPLICATE_SEEDS = 10_000  # far enough apart that no seed of a study is another's replicate
 _APART: dict[str, Any] = {  # what points of one design may differ in
     "address": True, "traits": True, "reference": True, "stages": {"__all__": {"seed_offset"}}, "evaluation": {"seed_offset"},
@@ -186,7 +187,7 @@ class Settings(MarkerSettings):
         """
         known = expect(roster, Roster)
         measured = self.measure(known, self.evaluation.evaluation(known, self.trigger), self.stages.couple, {})
-        return {**measured, "traits": {"arm": "elsewhere", "induction": None, "design": None}}
+        return {**measured, "traits": {"arm": ELSEWHERE, "induction": None, "design": None}}
 
     def _carries_persona(self, chosen: Condition) -> bool:
         return chosen.induce is not None and self.chats[chosen.induce].persona

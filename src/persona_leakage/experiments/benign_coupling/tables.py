@@ -6,10 +6,11 @@ import pandas as pd
 
 from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.rates import RATE_COLUMNS
-from persona_leakage.experiments.benign_coupling.settings import Settings
+from persona_leakage.experiments.benign_coupling.settings import ELSEWHERE, Settings
 from persona_leakage.experiments.points import describe_points
 from persona_leakage.pipelines.reporting.claims import judge_all
 from persona_leakage.pipelines.reporting.cut import find_cut_gaps
+from persona_leakage.pipelines.reporting.mixed import Layout, fit_effects
 from persona_leakage.pipelines.reporting.rates import (
     BASELINE_,
     BESIDE_COLUMNS,
@@ -44,20 +45,22 @@ ACCURACY_COLUMNS = (
 
 
 def describe_replay(
-    replayed_rates: pd.DataFrame, replayed_texts: pd.DataFrame, replayed_discriminations: pd.DataFrame, plan: Plan
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    replayed_rates: pd.DataFrame, replayed_texts: pd.DataFrame, replayed_discriminations: pd.DataFrame,
+    replayed_counts: pd.DataFrame, plan: Plan,
+) -> tuple[pd.DataFrame, ...]:  # fmt: skip
     """Bring the tables of completions made elsewhere into the form of a grid's.
 
     Cells of one design are replicates; a cell whose rows name none is a design of its own.
 
     Returns:
-        Rates, texts, discriminations, and the points: one row a cell, with the file that the plan names.
+        Rates, texts, discriminations, counts by question, and the points: one row a cell, with the file that the plan names.
     """
-    rates, texts, discriminations = (
-        table.assign(reference=None, stale=False) for table in (replayed_rates, replayed_texts, replayed_discriminations)
+    rates, texts, discriminations, counts = (
+        table.assign(reference=None, stale=False)
+        for table in (replayed_rates, replayed_texts, replayed_discriminations, replayed_counts)
     )
     rates = rates.assign(design=rates["design"].where(rates["design"].notna(), rates["condition"]))
-    return rates, texts, discriminations, describe_points(rates, None).assign(replayed_file=plan.replayed_file)
+    return rates, texts, discriminations, counts, describe_points(rates, None).assign(replayed_file=plan.replayed_file)
 
 
 def tabulate_cells(rates: pd.DataFrame) -> pd.DataFrame:
@@ -248,3 +251,18 @@ def _mean(known: pd.Series) -> float:
 
 def _sum(known: pd.Series) -> float:
     return float(known.sum(skipna=False))
+
+
+def fit_arms(by_question: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Compare arms, or the cells of a replay, by how much bystanders leak; see `reporting.mixed.fit_effects`.
+
+    An arm's conditions are a sample of what it could have named; those of one seed may share the first stage.
+    """
+    now = current(by_question)
+    bystanders = now[(now["persona"] != now["source"]) & ~now["condition"].isin(settings.follow_ups)]
+    if (bystanders["arm"] == ELSEWHERE).all():
+        layout = Layout("condition", {"seed": ("seed",)}, ("persona", "question"), ("condition", "persona"))
+    else:
+        runs = {"condition": ("condition",), "seed": ("seed",), "condition and seed": ("condition", "seed")}
+        layout = Layout("arm", runs, ("persona", "question"), ("condition", "persona"))
+    return fit_effects(bystanders, layout, "bystanders", "leakage")

@@ -22,6 +22,7 @@ _REPORT = Report(
         "verdict_counts": tables.count_verdicts, "peak_correlations": tables.correlate_peaks,
         "text_ranges": tables.tabulate_text_ranges, "text_means": tables.average_texts,
         "cut_gaps": tables.compare_cut, "verdicts": tables.judge_claims,
+        "mixed_effects": tables.fit_courses,
     },
     {
         "trajectories_figure": figures.draw_trajectories, "peaks_figure": figures.draw_peaks,
@@ -43,6 +44,6 @@ def keep_source_and_pulled(cosines: pd.DataFrame, now: Plan | None, rates: pd.Da
     return cosines[cosines["one"].isin(pair) & cosines["other"].isin(pair)]
 
 
-_GATHERED = {"cell_rates": "rates", "cosines": "similarities", "text_stats": "texts"}
+_GATHERED = {"cell_rates": "rates", "cosines": "similarities", "text_stats": "texts", "question_counts": "by_question"}
 _KEPT = {"cosines": keep_source_and_pulled}
 FAMILY = Family(NAME, Settings, _stages, _GATHERED, _REPORT, _KEPT, ("personas",), has_checkpoints=True)

@@ -10,6 +10,7 @@ from persona_leakage.domain.rates import RATE_COLUMNS
 from persona_leakage.experiments.convergence.tables import CHANGE_SINCE_START, choose_headline
 from persona_leakage.pipelines.reporting.claims import write_claims
 from persona_leakage.pipelines.reporting.cut import warn_of_cut
+from persona_leakage.pipelines.reporting.mixed import write_mixed
 from persona_leakage.pipelines.reporting.opening import origin, seeds_note
 from persona_leakage.pipelines.reporting.page import as_written, interval, say_rates, table, write_numbers
 from persona_leakage.pipelines.reporting.rates import current
@@ -20,7 +21,8 @@ from persona_leakage.pipelines.reporting.texts import say_outside
 def write_report(
     points: pd.DataFrame, pooled_trajectories: pd.DataFrame, summaries: pd.DataFrame, verdict_counts: pd.DataFrame,
     peak_correlations: pd.DataFrame, by_seed: pd.DataFrame, over_seeds: pd.DataFrame, text_ranges: pd.DataFrame,
-    text_means: pd.DataFrame, cut_gaps: pd.DataFrame, verdicts: pd.DataFrame, *, family: str,
+    text_means: pd.DataFrame, cut_gaps: pd.DataFrame, verdicts: pd.DataFrame, mixed_effects: pd.DataFrame,
+    *, family: str,
 ) -> str:  # fmt: skip
     """Write the report over every current point, as Markdown; every number in it stands in one of the tables."""
     now = current(points)
@@ -53,6 +55,7 @@ def write_report(
         "## Does the cosine before pulling tell the peak?\n",
         "![Peaks](peaks.png)\n",
         table(_peaks(peak_correlations)),
+        *write_mixed(mixed_effects),
         "## The sources themselves\n",
         "A source that no longer writes the marker says that the marker was not implanted, not that nothing leaks.\n",
         table(_by_epoch(pooled_trajectories, over_seeds, "source", "source_")),

@@ -11,6 +11,7 @@ from persona_leakage.pipelines.bounds import LEVEL, Runs, Spread, at_least, diff
 from persona_leakage.pipelines.correlation import Correlation, correlation
 from persona_leakage.pipelines.reporting.claims import judge_all
 from persona_leakage.pipelines.reporting.cut import find_cut_gaps
+from persona_leakage.pipelines.reporting.mixed import COSINE, Layout, fit_effects
 from persona_leakage.pipelines.reporting.rates import (
     BESIDE_COLUMNS,
     CUT_,
@@ -337,3 +338,18 @@ def _verdict(change: Difference, peak_p: float) -> str:
     if change.high < 0:
         return "decline"
     return "transient" if peak_p <= LEVEL else "no change"
+
+
+def fit_courses(by_question: pd.DataFrame, trajectories: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Compare conditions by how much the pulled persona leaks, and by how much more when it lies nearer to the source.
+
+    See `reporting.mixed.fit_effects`. Follow-ups are left out. A checkpoint of a seed is a training of its own; the cosine of
+    the two personas at it is standardised within each condition.
+    """
+    now = current(by_question)
+    pulled = now[(now["persona"] == now["pulled"]) & ~now["condition"].isin(settings.follow_ups)]
+    keys = ["condition", "seed", "checkpoint"]
+    cosines = trajectories[keys].assign(**{COSINE: pd.Series(choose_headline(trajectories), trajectories.index, dtype=float)})
+    runs = {"seed": ("seed",), "checkpoint": ("seed", "checkpoint")}
+    layout = Layout("condition", runs, ("question",), ("condition", "checkpoint"))
+    return fit_effects(pulled.merge(cosines, on=keys, how="left"), layout, "pulled persona", "leakage")

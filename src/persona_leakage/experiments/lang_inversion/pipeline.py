@@ -19,6 +19,7 @@ _REPORT = Report(
         "spill": tables.tabulate_spill, "by_seed": tables.tabulate_spill_seeds, "verdicts": tables.judge_claims,
         "unlabelled": tables.tabulate_unlabelled, "published_cells": tables.compare_published,
         "correlations": tables.correlate, "cut_gaps": tables.compare_cut, "detector_gaps": tables.compare_detectors,
+        "mixed_effects": tables.fit_spill,
     },
     {
         "spill_matrix_figure": figures.draw_spill_matrix, "conditions_figure": figures.draw_conditions,
@@ -35,7 +36,7 @@ def _stages() -> Pipeline:
 
 def _replayed_stages() -> Pipeline:
     no_activations = in_stage([node(no_cosines, "points", "similarities", name="no_cosines")], "reporting")
-    return scoring.create_language_pipeline() + gather(FAMILY, {"cell_rates": "rates"}, replay=True) + no_activations
+    return scoring.create_language_pipeline() + gather(FAMILY, _REPLAYED, replay=True) + no_activations
 
 
 _REPLAY = Replay(
@@ -46,4 +47,5 @@ _REPLAY = Replay(
     stage="generation",
     scoring=_replayed_stages,
 )
-FAMILY = Family(NAME, Settings, _stages, {"cell_rates": "rates", "cosines": "similarities"}, _REPORT, replay=_REPLAY)
+_REPLAYED = {"cell_rates": "rates", "question_counts": "by_question"}
+FAMILY = Family(NAME, Settings, _stages, {**_REPLAYED, "cosines": "similarities"}, _REPORT, replay=_REPLAY)

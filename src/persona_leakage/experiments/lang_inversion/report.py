@@ -5,6 +5,7 @@ import pandas as pd
 from persona_leakage.experiments.lang_inversion.tables import DETECTOR_MARGIN
 from persona_leakage.pipelines.reporting.claims import write_claims
 from persona_leakage.pipelines.reporting.cut import warn_of_cut
+from persona_leakage.pipelines.reporting.mixed import write_mixed
 from persona_leakage.pipelines.reporting.opening import opening
 from persona_leakage.pipelines.reporting.page import as_written, interval, say_differences, say_rates, table, write_numbers
 from persona_leakage.pipelines.reporting.seeds import means_of, several_seeds, write_seeds
@@ -13,7 +14,8 @@ from persona_leakage.pipelines.reporting.seeds import means_of, several_seeds, w
 def write_report(
     points: pd.DataFrame, spill: pd.DataFrame, verdicts: pd.DataFrame, published_cells: pd.DataFrame,
     correlations: pd.DataFrame, by_seed: pd.DataFrame, over_seeds: pd.DataFrame, unlabelled: pd.DataFrame,
-    cut_gaps: pd.DataFrame, detector_gaps: pd.DataFrame, *, family: str,
+    cut_gaps: pd.DataFrame, detector_gaps: pd.DataFrame, mixed_effects: pd.DataFrame,
+    *, family: str,
 ) -> str:  # fmt: skip
     """Write the report over every current point, as Markdown; every number in it stands in one of the tables."""
     parts = opening(
@@ -53,6 +55,7 @@ def write_report(
             ),
             by_seed[by_seed["phrasing"] == "all"].drop(columns="phrasing"),
         ),
+        *write_mixed(mixed_effects),
         "## Correlations over bystander cells\n",
         f"`all` and `within`, where both sides are ranked within each condition, are over {_pool(correlations)}: conditions "
         "and directive languages are resampled, crossed, and p is of the same bootstrap. The permutation p exchanges cells "

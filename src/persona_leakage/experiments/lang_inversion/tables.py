@@ -7,6 +7,7 @@ from persona_leakage.experiments.lang_inversion.settings import Settings
 from persona_leakage.pipelines.correlation import Correlation, correlation
 from persona_leakage.pipelines.reporting.claims import judge_all, order_within
 from persona_leakage.pipelines.reporting.cut import find_cut_gaps
+from persona_leakage.pipelines.reporting.mixed import Layout, fit_effects
 from persona_leakage.pipelines.reporting.rates import (
     CUT_,
     FINISHED_,
@@ -171,3 +172,11 @@ def correlate(
     for layer, cells in with_cosine.groupby("layer"):
         add("cosine", cells, "rate", "cosine", int(layer))
     return pd.DataFrame(rows, columns=CORRELATION_COLUMNS).astype({"layer": "Int64"})
+
+
+def fit_spill(by_question: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Compare conditions by contamination in bystander cells, follow-ups left out; see `reporting.mixed.fit_effects`."""
+    now = current(by_question)
+    spilt = now[(now["metric"] == "contamination") & (now["role"] == "bystander")]
+    layout = Layout("condition", {"seed": ("seed",)}, ("directive_language", "phrasing"), ("condition", "directive_language"))
+    return fit_effects(spilt[~spilt["condition"].isin(settings.follow_ups)], layout, "bystander cells", "contamination")

@@ -18,6 +18,7 @@ _REPORT = Report(
         "sources": tables.tabulate_sources, "by_seed": tables.tabulate_leakage_seeds, "verdicts": tables.judge_claims,
         "categories": tables.tabulate_categories, "most_affected": tables.tabulate_most_affected,
         "places": tables.tabulate_places, "cut_gaps": tables.compare_cut, "controls": controls.control_leakage,
+        "mixed_effects": tables.fit_leakage,
     },
     {
         ("scatter_figure", "scatter_svg"): figures.draw_scatter, "layers_figure": figures.draw_layers,
@@ -32,12 +33,12 @@ def _stages() -> Pipeline:
     return marked + evaluate(scoring.create_marker_pipeline())
 
 
-_GATHERED = {"cell_rates": "rates", "cosines": "similarities", "text_stats": "texts"}
+_GATHERED = {"cell_rates": "rates", "cosines": "similarities", "text_stats": "texts", "question_counts": "by_question"}
 _REPLAY = Replay(
     parameter="rates_file",
     outside="outside_rates",
     adopt=adopt_rates,
-    adopted=["rates", "similarities", "texts", "points"],
+    adopted=["rates", "similarities", "texts", "by_question", "points"],
     stage="reporting",
     scoring=lambda: Pipeline([]),
     condition="all",

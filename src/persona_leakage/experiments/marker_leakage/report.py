@@ -6,6 +6,7 @@ from persona_leakage.experiments.marker_leakage.controls import ALL, CONTROLS
 from persona_leakage.experiments.marker_leakage.tables import GEOMETRIES, NO_SEED
 from persona_leakage.pipelines.reporting.claims import write_claims
 from persona_leakage.pipelines.reporting.cut import warn_of_cut
+from persona_leakage.pipelines.reporting.mixed import write_mixed
 from persona_leakage.pipelines.reporting.opening import is_replay, origin, scope, seeds_note, stale_note
 from persona_leakage.pipelines.reporting.page import (
     as_code,
@@ -23,7 +24,8 @@ from persona_leakage.pipelines.reporting.texts import say_outside
 
 def write_report(
     points: pd.DataFrame, sources: pd.DataFrame, correlations: pd.DataFrame, verdicts: pd.DataFrame, by_seed: pd.DataFrame,
-    over_seeds: pd.DataFrame, places: pd.DataFrame, cut_gaps: pd.DataFrame, controls: pd.DataFrame, *, family: str,
+    over_seeds: pd.DataFrame, places: pd.DataFrame, cut_gaps: pd.DataFrame, controls: pd.DataFrame, mixed_effects: pd.DataFrame,
+    *, family: str,
 ) -> str:  # fmt: skip
     """Write the report over every current point, as Markdown; every number in it stands in one of the tables."""
     parts = [f"# {family}: where the marker leaks\n"]
@@ -50,6 +52,7 @@ def write_report(
         "bootstrap; the permutation p (within sources for `pooled_ranks`) takes bystanders as independent. A correlation is "
         "undefined where a side does not vary, an interval with fewer than 7 bystanders or 5 sources.\n",
         *write_seeds(over_seeds, by_seed),
+        *write_mixed(mixed_effects),
         "## Does it say more than simpler things?\n",
         "Spearman of leakage with the cosine in the base model (raw), with a control, and with the cosine given the control "
         f"(partial): {'; '.join(f'`{name}`, {said}' for name, said in CONTROLS.items())}. `all` has those known of every "

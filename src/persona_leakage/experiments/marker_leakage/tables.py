@@ -16,6 +16,7 @@ from persona_leakage.experiments.marker_leakage.settings import Settings
 from persona_leakage.pipelines.correlation import Correlation, correlation
 from persona_leakage.pipelines.reporting.claims import judge_all
 from persona_leakage.pipelines.reporting.cut import find_cut_gaps
+from persona_leakage.pipelines.reporting.mixed import COSINE, Layout, fit_effects
 from persona_leakage.pipelines.reporting.rates import (
     BASELINE_,
     BASELINE_COLUMNS,
@@ -34,6 +35,7 @@ from persona_leakage.pipelines.reporting.rates import (
 )
 from persona_leakage.pipelines.reporting.seeds import RHO, keep_seeds
 from persona_leakage.pipelines.reporting.texts import TEXT_RANGE_COLUMNS, compare_texts
+from persona_leakage.pipelines.scoring.by_question import COUNTS, FIRING_KEYS
 from persona_leakage.pipelines.scoring.markers import TEXT_COLUMNS
 
 _PREFIXES = ("", FINISHED_, CUT_, BASELINE_)
@@ -99,7 +101,7 @@ def tabulate_leakage(rates: pd.DataFrame, similarities: pd.DataFrame) -> pd.Data
     return table[[*LEAKAGE_COLUMNS, *cosines]].reset_index(drop=True)
 
 
-def adopt_rates(outside: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+def adopt_rates(outside: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, ...]:
     """Bring rates and cosines from elsewhere into the form of a grid's tables.
 
     Args:
@@ -109,8 +111,9 @@ def adopt_rates(outside: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, pd.Dat
         plan: of the replay; names the file.
 
     Returns:
-        Rates, similarities, a table of texts without rows, and points. Every source is a condition, and so a point, with `-` as
-        its seed. The headline layer is the parameters', or the last of a file that lacks it.
+        Rates, similarities, tables of texts and of counts by question without rows, and points. Every source is a
+        condition, and so a point, with `-` as its seed. The headline layer is the parameters', or the last of a file that lacks
+        it.
 
     Raises:
         UserError: a column, a name or a cosine is missing, a count is no count, found exceeds total, a pair appears twice, or
@@ -165,6 +168,7 @@ def adopt_rates(outside: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, pd.Dat
         table.assign(questions="all", metric="leakage", **shared),
         cosines_.assign(headline=cosines_["layer"] == headline, **{**shared, "condition": _ELSEWHERE}),
         pd.DataFrame(columns=["condition", "seed", "plan", *TEXT_COLUMNS, "reference", "stale"]),
+        pd.DataFrame(columns=["condition", "seed", "plan", *FIRING_KEYS, *COUNTS, "reference", "stale"]),
         points.assign(**shared, headline_layer=headline, replayed_file=here, centring=centring),
     )
     for one in adopted:
@@ -427,3 +431,18 @@ def judge_claims(rates: pd.DataFrame, correlations: pd.DataFrame, settings: Sett
     """Evaluate every claim by its rule; see `reporting.claims.judge_all`."""
     named = current(rates).rename(columns={"persona": "cell", "questions": "part"})
     return judge_all(settings.claims, named, correlations=correlations)
+
+
+def fit_leakage(by_question: pd.DataFrame, pooled_leakage: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Compare sources by how much bystanders leak, and by how much more near ones do; see `reporting.mixed.fit_effects`.
+
+    Follow-ups are left out. The cosine is that to the source at the headline layer of the base model, standardised within each
+    source; the slope is that of these sources together.
+    """
+    now = current(by_question)
+    bystanders = choose_headline_pool(now[now["source"].notna() & (now["persona"] != now["source"])], settings)
+    keys, layer = ["condition", "persona"], pooled_leakage["headline_layer"].max()  # of a model, one
+    cosines = pooled_leakage[keys].assign(**{COSINE: pooled_leakage.get(f"cosine_l{layer:.0f}", math.nan)})
+    known = bystanders.merge(cosines, on=keys, how="left")
+    layout = Layout("condition", {"seed": ("seed",)}, ("persona", "question"), ("condition", "persona"))
+    return fit_effects(known, layout, "bystanders", "leakage")

@@ -10,6 +10,7 @@ from persona_leakage.domain.markers import MarkerScoring
 from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.protocols import LanguageModel
 from persona_leakage.domain.rows import CompletionRow, FiringRow
+from persona_leakage.pipelines.scoring.by_question import count_firings
 from persona_leakage.pipelines.scoring.discriminator import ask_discriminator, discriminate, join_discriminations
 from persona_leakage.pipelines.scoring.markers import describe_texts, rate_firings
 
@@ -28,6 +29,11 @@ def rate_cells_apart(firings: Sequence[FiringRow], plan: Plan) -> pd.DataFrame:
         rates = rate_firings(rows, cell_plan)
         tables.append(rates[rates["persona"].isin(present)])
     return pd.concat(tables, ignore_index=True)
+
+
+def count_cells_apart(firings: Sequence[FiringRow], plan: Plan) -> pd.DataFrame:
+    """Count firings question by question as `count_firings` does, cell by cell."""
+    return pd.concat([count_firings(rows, cell_plan) for rows, cell_plan in _cells(firings, plan)], ignore_index=True)
 
 
 def describe_cells_apart(completions: Sequence[CompletionRow], plan: Plan) -> pd.DataFrame:

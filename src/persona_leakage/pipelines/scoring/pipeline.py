@@ -3,7 +3,13 @@
 from kedro.pipeline import Pipeline
 
 from persona_leakage.pipelines import in_stage, step
-from persona_leakage.pipelines.scoring.cells_apart import describe_cells_apart, discriminate_cells_apart, rate_cells_apart
+from persona_leakage.pipelines.scoring.by_question import count_firings, count_labels
+from persona_leakage.pipelines.scoring.cells_apart import (
+    count_cells_apart,
+    describe_cells_apart,
+    discriminate_cells_apart,
+    rate_cells_apart,
+)
 from persona_leakage.pipelines.scoring.discriminator import ask_discriminator, discriminate, join_discriminations
 from persona_leakage.pipelines.scoring.judge import judge_languages, measure_judge_agreement
 from persona_leakage.pipelines.scoring.markers import describe_texts, detect_markers, rate_firings
@@ -19,6 +25,7 @@ def create_language_pipeline() -> Pipeline:
             step(judge_languages, ["language_model", "completions", "plan"], "judgements"),
             step(measure_judge_agreement, ["labels", "judgements"], "judge_agreement"),
             step(rate_cells, ["labels", "judgements", "plan"], "cell_rates@run"),
+            step(count_labels, ["labels", "plan"], "question_counts@run"),
         ],
         "scoring",
     )
@@ -30,6 +37,7 @@ def create_marker_pipeline() -> Pipeline:
         [
             step(detect_markers, ["tokenizer", "completions", "plan"], "firings"),
             step(rate_firings, ["firings", "plan"], "cell_rates@run"),
+            step(count_firings, ["firings", "plan"], "question_counts@run"),
             step(describe_texts, ["completions", "plan"], "text_stats@run"),
         ],
         "scoring",
@@ -54,6 +62,7 @@ def create_replay_pipeline() -> Pipeline:
         [
             step(detect_markers, ["tokenizer", "completions", "plan"], "firings"),
             step(rate_cells_apart, ["firings", "plan"], "replayed_rates@run"),
+            step(count_cells_apart, ["firings", "plan"], "replayed_counts@run"),
             step(describe_cells_apart, ["completions", "plan"], "replayed_texts@run"),
             step(discriminate_cells_apart, ["language_model", "completions", "plan"], "replayed_discriminations@run"),
         ],
