@@ -252,6 +252,7 @@ def report_over(*saved):
         verdicts=for_each_model(judge_claims)(rates, spill, variants),
         published_cells=published_cells,
         correlations=for_each_model(correlate)(published_cells, spill, COSINES.assign(model=[]), variants),
+        mixed_effects=NO_EFFECTS,
         by_seed=by_seed,
         over_seeds=for_each_model(summarise_seeds)(by_seed),
         unlabelled=for_each_model(tabulate_unlabelled)(rates),
