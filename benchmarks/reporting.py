@@ -28,6 +28,7 @@ from persona_leakage.domain.rates import RATE_COLUMNS, proportion
 from persona_leakage.experiments import FAMILIES, family_of
 from persona_leakage.experiments.family import FamilySettings, plan_point, read_variants
 from persona_leakage.pipelines.geometry.nodes import compare_centroids
+from persona_leakage.pipelines.scoring.by_question import count_firings, count_labels
 from persona_leakage.pipelines.scoring.discriminator import COLUMNS as DISCRIMINATION_COLUMNS
 from persona_leakage.pipelines.scoring.markers import TEXT_COLUMNS, rate_firings
 from persona_leakage.pipelines.scoring.nodes import rate_cells
@@ -62,7 +63,17 @@ def tables(plan: Plan, random: np.random.Generator) -> dict[str, pd.DataFrame]:
     prompts = plan.geometry.prompts
     groups = tuple(dict.fromkeys(row[prompts.group_key] for row in prompts.prompts()))
     layers = {layer: random.normal(size=(len(groups), 16)) for layer in plan.geometry.layers}
-    planted = {"cell_rates": rates, "cosines": compare_centroids(Centroids(groups, layers, "planted"), plan)}
+    answered = [
+        {**row, "fired": hit < 0.2, "label": list(plan.scoring.languages)[int(7 * hit)] if languages else "", "finish": "stop"}
+        for row in plan.evaluation.prompts.prompts()
+        for hit in random.random(plan.evaluation.samples)
+    ]
+    counted = count_labels(answered, plan) if languages else count_firings(answered, plan)
+    planted = {
+        "cell_rates": rates,
+        "question_counts": counted,
+        "cosines": compare_centroids(Centroids(groups, layers, "planted"), plan),
+    }
     if not languages:
         personas = list(dict.fromkeys(rates["persona"]))
         numbers = (_COMPLETIONS, random.normal(50, 5, len(personas)), random.random(len(personas)), 0, 1)

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import sparse
 from scipy.special import expit
 
+_PRIOR = 0.5  # power of a standard deviation that its prior is proportional to
 _ROUNDS, _STEPS, _SETTLED = 300, 30, 5e-4  # a standard deviation that changes by less has settled
 
 
@@ -48,8 +49,8 @@ def fit(hits: np.ndarray, n: np.ndarray, fixed: np.ndarray, random: Sequence[Ran
     """Fit logit(rate) = fixed effects + random effects by penalised quasi-likelihood with REML (Breslow & Clayton 1993).
 
     Steps of Newton's method for all effects alternate with updates of the variances (Fellner 1986; Schall 1991). A variance
-    that few levels tell of is often estimated as 0, and intervals are then too narrow; a prior proportional to the standard
-    deviation keeps it above (Chung et al. 2013) and hardly matters where there are many levels. Degrees of freedom are those
+    that few levels tell of is often estimated as 0, and intervals are then too narrow; a prior proportional to the square root of
+    the standard deviation keeps it above (Chung et al. 2013) and hardly matters where there are many levels. Degrees of freedom are those
     of Satterthwaite (1946), from how well the variances are known (Fai & Cornelius 1996).
 
     Args:
@@ -76,7 +77,7 @@ def fit(hits: np.ndarray, n: np.ndarray, fixed: np.ndarray, random: Sequence[Ran
         for place in np.flatnonzero(free):
             own, variance = effects[blocks[place]], variances[place]
             known = len(own) - np.trace(covariance[blocks[place], blocks[place]]) / variance  # as many as the data tell apart
-            new[place] = (own @ own + variance) / max(known, 1e-6)
+            new[place] = (own @ own + _PRIOR * variance) / max(known, 1e-6)
         settled = np.abs(np.sqrt(new) - np.sqrt(variances)).max(initial=0.0) < _SETTLED
         variances = new
         if settled:
@@ -130,7 +131,7 @@ def _infer(
             if one == other:
                 projected = projected + np.eye(len(projected)) / variances[one]
             known[i, j] = (projected**2).sum() / 2
-    known += np.diag(1 / (2 * variances[places] ** 2))  # the prior's
+    known += np.diag(_PRIOR / (2 * variances[places] ** 2))  # the prior's
     spread = np.linalg.inv(known)
     squared = np.diag(covariance)[:fixed]
     slopes = (
