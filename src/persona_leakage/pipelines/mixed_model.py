@@ -49,9 +49,9 @@ def fit(hits: np.ndarray, n: np.ndarray, fixed: np.ndarray, random: Sequence[Ran
     """Fit logit(rate) = fixed effects + random effects by penalised quasi-likelihood with REML (Breslow & Clayton 1993).
 
     Steps of Newton's method for all effects alternate with updates of the variances (Fellner 1986; Schall 1991). A variance
-    that few levels tell of is often estimated as 0, and intervals are then too narrow; a prior proportional to the square root of
-    the standard deviation keeps it above (Chung et al. 2013) and hardly matters where there are many levels. Degrees of freedom are those
-    of Satterthwaite (1946), from how well the variances are known (Fai & Cornelius 1996).
+    that few levels tell of is often estimated as 0, and intervals are then too narrow; a prior proportional to the square
+    root of the standard deviation keeps it above (Chung et al. 2013) and hardly matters where there are many levels. Degrees of
+    freedom are those of Satterthwaite (1946), from how well the variances are known (Fai & Cornelius 1996).
 
     Args:
         hits: of every row.
