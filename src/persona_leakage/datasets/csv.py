@@ -21,8 +21,8 @@ NAMES = (
     "conditions", "cross_check", "design", "directive_language", "error", "evidence", "extreme", "geometry", "gpu", "host",
     "induction", "kind", "label", "max_persona", "method", "metric", "model", "no_interval", "no_ratio", "of", "one_unit",
     "other_unit", "one", "other", "outside_base_range", "persona", "control", "phrasing", "place", "plan", "pulled",
-    "quantity", "question", "questions", "reason", "reference", "related_to", "role", "rule", "scope", "shared", "source", "stage",
-    "started", "statement", "status", "term", "to", "trained", "unit", "verdict", "with",
+    "quantity", "question", "questions", "reason", "reference", "related_to", "role", "rule", "scope", "shared", "source",
+    "stage", "started", "statement", "status", "term", "to", "trained", "unit", "verdict", "with",
 )  # fmt: skip
 
 
