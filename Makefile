@@ -36,7 +36,8 @@ lint: .venv/installed ## lint, format check and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: .venv/installed ## build the documentation into site/
+docs: .venv/installed ## check the numbers on the pages of results and build the documentation into site/
+	$(BIN)/python docs/results/check_numbers.py docs/results/*/index.md
 	$(BIN)/mkdocs build --strict
 
 viz: .venv/installed ## build the static kedro-viz page into build/
