@@ -250,7 +250,7 @@ def test_after_a_kill_only_what_is_missing_is_computed(finished: Finished) -> No
     assert record["status"] == "completed"
 
 
-@pytest.mark.parametrize("name", ["cell_rates", "cosines", "text_stats", "firings"])
+@pytest.mark.parametrize("name", ["cell_rates", "question_counts", "cosines", "text_stats", "firings"])
 def test_after_a_kill_the_points_results_are_those_of_an_uninterrupted_run(finished: Finished, name: str) -> None:
     folders = [data(finished.project, f"07_model_output/{LAST}", root) for root in ("data", "apart")]
     whole, resumed = (next(folder.glob(f"{name}.*")).read_text() for folder in folders)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -91,9 +92,8 @@ def _fit(counts: pd.DataFrame, layout: Layout) -> Iterator[dict[str, Any]]:
         return
     chosen = known[known[layout.compared].isin(names)]
     random, held = _choose_random(chosen, layout)
-    keys = [layout.compared, *dict.fromkeys(column for columns in random.values() for column in columns)]
-    counted = chosen.groupby([*dict.fromkeys(keys), *filter(None, [cosine])], sort=False, dropna=False)
-    grouped = counted[["hits", "n"]].sum().reset_index()
+    keys = dict.fromkeys([layout.compared, *chain(*random.values()), *filter(None, [cosine])])
+    grouped = chosen.groupby(list(keys), sort=False)[["hits", "n"]].sum().reset_index()
     fixed = [np.ones(len(grouped)), *((grouped[layout.compared] == name).to_numpy(float) for name in names[1:])]
     fixed += [] if cosine is None else [grouped[cosine].to_numpy(float)]
     terms = [_indicate(grouped, columns, name in held) for name, columns in random.items()]
