@@ -189,7 +189,7 @@ def order(spill):
 
 
 def test_an_order_within_conditions_is_found_below_their_different_levels():
-    empty = pd.DataFrame(columns=["condition", "seed", "layer", "one", "other", "cosine", "stale"])
+    empty = pd.DataFrame(columns=["condition", "seed", "layer", "one", "other", "cosine", "centring", "stale"])
     published = pd.DataFrame(columns=["condition", "role", "directive_language", "rate", "rate_published"])
 
     found = correlate(published, spilt(), empty, load_language_settings()).set_index("scope")
@@ -203,7 +203,7 @@ def test_an_order_within_conditions_is_found_below_their_different_levels():
 
 
 def test_follow_ups_enter_no_order_over_conditions():
-    empty = pd.DataFrame(columns=["condition", "seed", "layer", "one", "other", "cosine", "stale"])
+    empty = pd.DataFrame(columns=["condition", "seed", "layer", "one", "other", "cosine", "centring", "stale"])
     published = pd.DataFrame(columns=["condition", "role", "directive_language", "rate", "rate_published"])
     rising = {"spanish": 1, "portuguese": 2, "german": 72, "english": 73, "mandarin": 80}
 
