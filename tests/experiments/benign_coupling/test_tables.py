@@ -542,7 +542,7 @@ def test_replayed_cells_of_one_design_are_replicates():
     rated = rate_cells_apart(firings, plan)
     nothing = (table.drop(columns=["reference", "stale"]).assign(model="tiny") for table in (texts(), discriminators()))
 
-    table, *_ = describe_replay(rated, *nothing, plan)
+    table, *_ = describe_replay(rated, *nothing, pd.DataFrame(columns=["model"]), plan)
 
     found = tabulate_replicates(stored(tabulate_cells(stored(table.drop(columns="model")))), SETTINGS)
     assert found[["design", "conditions", "points", "replicates"]].to_numpy().tolist() == [

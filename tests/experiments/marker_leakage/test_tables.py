@@ -723,7 +723,7 @@ def test_a_claim_pools_the_seeds_of_a_condition_and_says_how_many():
 
     assert row.verdict == "undecided"
     assert row.evidence.startswith(
-        "1 of 2 inside, 0 beyond; furthest: villain under villain 180/300 = 60.0% [11.5%, 94.5%] over 3 runs "
+        "0 of 2 inside, 0 beyond; furthest: villain under villain 180/300 = 60.0% [11.5%, 94.5%] over 3 runs "
         "(pooled [54.4%, 65.4%])"
     )
     assert row.evidence.endswith("; seeds: villain 3, comedian 1")
@@ -854,7 +854,7 @@ def test_a_bad_value_is_named_with_its_line(column, value, said):
 def test_a_file_that_says_what_its_cosines_were_centred_over_has_one_such_set():
     named = GIVEN.assign(centring=[None, *["all 111"] * 3])  # the source's own row has no cosine
 
-    _, cosines, _, points = adopt(named)
+    _, cosines, *_, points = adopt(named)
 
     assert set(cosines["centring"]) == set(points["centring"]) == {"all 111"}
     assert adopt(GIVEN)[1]["centring"].isna().all()
