@@ -188,11 +188,12 @@ def test_rows_of_a_further_table_are_chosen_by_the_sources_and_personas_of_all_r
             ("it_fr", "hero", "hero"),
         ]
     ]
-    tables = {"cell_rates": partitions(*rated), "cosines": partitions(cosines("fr_it"), cosines("es_en").assign(one="german"))}
+    of_others = [cosines(condition).assign(one="german") for condition in ("es_en", "it_fr")]
+    tables = {"cell_rates": partitions(*rated), "cosines": partitions(cosines("fr_it"), *of_others)}
 
     all_rates, all_cosines = gather_tables(tables, Designs(load_variants(), None), {"cosines": of_spanish})
 
-    assert given == [[["villain", "hero"], ["hero", "hero"]]] * 2
+    assert given == [[["villain", "hero"], ["hero", "hero"]]] * 3
     assert len(all_rates) == sum(map(len, rated))
     assert all_cosines["condition"].tolist() == ["fr_it"]
 
@@ -389,7 +390,7 @@ def test_rates_cosines_and_points_of_a_family_are_gathered_in_its_order():
         keep={},
         replay=False,
         cell_rates=partitions(rates("fr_it"), rates("baseline"), rates("fr_it", model=OTHER)),
-        cosines=partitions(cosines("fr_it"), cosines("baseline", plan=OLD)),
+        cosines=partitions(cosines("fr_it"), cosines("baseline", plan=OLD), cosines("fr_it").assign(model=OTHER)),
     )
 
     assert list(dict.fromkeys(all_rates[["model", "condition"]].itertuples(index=False, name=None))) == [
@@ -397,7 +398,7 @@ def test_rates_cosines_and_points_of_a_family_are_gathered_in_its_order():
         (MODEL, "fr_it"),
         (OTHER, "fr_it"),
     ]
-    assert stale_of(all_cosines, "condition") == {("baseline",): True, ("fr_it",): False}
+    assert stale_of(all_cosines[all_cosines["model"] == MODEL], "condition") == {("baseline",): True, ("fr_it",): False}
     assert points[["model", "condition", "headline_layer"]].to_numpy().tolist() == [
         [MODEL, "baseline", 20],
         [MODEL, "fr_it", 20],
@@ -411,6 +412,28 @@ def test_where_no_point_is_current_nothing_is_reported_over_an_earlier_report():
 
     with pytest.raises(UserError, match="every saved point of lang_inversion ran under other parameters than now"):
         gather_points(load_variants(), make_plan("fr_it"), keep={}, replay=False, cell_rates=saved)
+
+
+def test_a_current_point_that_lacks_a_table_is_named_and_a_stale_one_is_not_missed():
+    rated = partitions(rates("fr_it"), rates("baseline"), rates("es_en", plan=OLD))
+
+    def gathered_with(saved):
+        return gather_points(load_variants(), make_plan("fr_it"), keep={}, replay=False, cell_rates=rated, cosines=saved)
+
+    for saved, lacking in (({}, 3), (partitions(cosines("fr_it")), 2)):
+        with pytest.raises(UserError, match=f"^{lacking} saved points, . among them, have no cosines.csv, .*--tags=scoring"):
+            gathered_with(saved)
+    _, found, _ = gathered_with(partitions(cosines("fr_it"), cosines("baseline")))
+    assert set(found["condition"]) == {"fr_it", "baseline"}
+    with pytest.raises(UserError, match="every saved point of lang_inversion ran under other parameters"):
+        gather_points(
+            load_variants(),
+            make_plan("fr_it"),
+            keep={},
+            replay=False,
+            cell_rates=partitions(rates("fr_it", plan=OLD)),
+            cosines={},
+        )
 
 
 def test_points_say_what_their_own_plan_was_trained_on():

@@ -9,6 +9,7 @@ from persona_leakage.datasets.frozen import FrozenDataset
 from persona_leakage.datasets.hub import HubRowsDataset
 from persona_leakage.datasets.jsonl import JSONLinesDataset
 from persona_leakage.datasets.named import NamedDatasets
+from persona_leakage.datasets.partitions import PointsDataset
 
 __all__ = [
     "AdaptersDataset",
@@ -22,5 +23,6 @@ __all__ = [
     "JSONLinesDataset",
     "NamedDatasets",
     "OutsideTableDataset",
+    "PointsDataset",
     "TextDataset",
 ]

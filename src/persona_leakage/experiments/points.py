@@ -106,12 +106,24 @@ def gather_tables(
         keep: name of a table → which of a point's rows are kept, given the point's plan and, of all rates, every source and
             persona once.
         replay: see `gather`.
+
+    Raises:
+        UserError: a current point lacks one of the tables, since it ran before there was such a table.
     """
     first, *others = partitions
     rates = gather(partitions[first], designs, lambda table, now: table, replay=replay)
     tables = [rates]
     rated = rates[rates.columns.intersection(["source", "persona"])].drop_duplicates()
     for name in others:
+        lacking = {place: load for place, load in partitions[first].items() if place not in partitions[name]}
+        if lacking and not gather(lacking, designs, lambda table, now: table, replay=replay)["stale"].all():
+            raise UserError(
+                f"{len(lacking)} saved points, {min(lacking)} among them, have no {name}.csv, which is newer than they are; "
+                "score each again: --tags=scoring with its condition and seed in --params (nothing is trained or sampled)"
+            )
+        if not partitions[name]:  # and every point is stale
+            tables.append(rates.iloc[:0])
+            continue
         chosen = partial(keep.get(name, lambda table, now, rates: table), rates=rated)
         tables.append(gather(partitions[name], designs, chosen, replay=replay))
     return tables
