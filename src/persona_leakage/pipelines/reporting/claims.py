@@ -4,33 +4,28 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from persona_leakage.domain.claims import Changes, Claim, CosinePredicts, RankOrder, RateBound, RateDifference, SameRates
-from persona_leakage.pipelines.bounds import (
-    LEVEL,
-    Runs,
-    Spread,
-    Tails,
-    at_least,
-    difference_interval,
-    difference_tails,
-    holm,
-    interval_of,
-    rate_tails,
-    spread_among,
-    spread_between,
-    spread_of,
-)
+from persona_leakage.pipelines.bounds import LEVEL, Spread, Tails, at_least, difference_tails, holm, rate_tails, spread_of
 from persona_leakage.pipelines.correlation import Correlation, correlation
+from persona_leakage.pipelines.reporting.counted import (
+    CELL,
+    Cell,
+    choose,
+    count_cells,
+    count_together,
+    say_counts,
+    say_difference,
+    say_rate,
+    scatter_of,
+)
 from persona_leakage.pipelines.reporting.page import interval, number, table, write_numbers
-from persona_leakage.pipelines.scoring.cut import CUT, FINISHED
 
 _NO_ROWS = pd.DataFrame()
-_CELL = ["condition", "cell", "part"]
 
 
 class Verdict(NamedTuple):
@@ -107,29 +102,29 @@ def judge(
 
 
 def _bound(claim: RateBound, rates: pd.DataFrame) -> Verdict:
-    chosen = _choose(rates, claim.metric, claim.conditions, claim.role)
-    cells = [_together(chosen, claim.metric)] if claim.together else _cells(chosen, claim.metric)
+    chosen = choose(rates, claim.metric, claim.conditions, claim.role)
+    cells = [count_together(chosen, claim.metric)] if claim.together else count_cells(chosen, claim.metric)
     of = f"all {claim.role} cells together" if claim.together else f"every {claim.role} cell"
-    low, high, scatter = claim.at_least, claim.at_most, _scatter_of(cells)
+    low, high, scatter = claim.at_least, claim.at_most, scatter_of(cells)
     estimates = []
     for one in cells:
         counted = [(runs, scatter(kind, runs)) for kind, runs in enumerate(one.counted)]
         if one.raw.n:
             tests = [_place(partial(rate_tails, runs, spread=spread), low, high) for runs, spread in counted]
-            said = ", of finished ".join(_say_rate(*each) for each in counted)
+            said = ", of finished ".join(say_rate(*each) for each in counted)
             estimates.append(_Estimate(f"{one.where} {said}", *_agree(tests)))
     rule = f"{claim.metric} in {of} {_say_bounds(low, high)}"
     return _weigh(rule, estimates, claim.conditions, chosen, claim.metric, len(cells), pooled=claim.together)
 
 
 def _difference(claim: RateDifference, rates: pd.DataFrame) -> Verdict:
-    chosen = [_choose(rates, claim.metric, names, claim.role) for names in (claim.conditions, claim.others)]
-    one, other = (_together(rows, claim.metric) for rows in chosen)
+    chosen = [choose(rates, claim.metric, names, claim.role) for names in (claim.conditions, claim.others)]
+    one, other = (count_together(rows, claim.metric) for rows in chosen)
     low, high = claim.at_least, claim.at_most
     return _weigh(
         f"{claim.metric} of all {claim.role} cells of {', '.join(claim.conditions)} less that of {', '.join(claim.others)} "
         f"{_say_bounds(low, high)}",
-        [_compare("together", one, other, low, high, _scatter_of([one, other]))] if one.raw.n and other.raw.n else [],
+        [_compare("together", one, other, low, high, scatter_of([one, other]))] if one.raw.n and other.raw.n else [],
         [*claim.conditions, *claim.others],
         pd.concat(chosen),
         claim.metric,
@@ -138,10 +133,10 @@ def _difference(claim: RateDifference, rates: pd.DataFrame) -> Verdict:
 
 
 def _changes(claim: Changes, rates: pd.DataFrame) -> Verdict:
-    chosen = _choose(rates, claim.metric, claim.conditions, claim.role)
-    courses: dict[str, dict[int, _Cell]] = {}
+    chosen = choose(rates, claim.metric, claim.conditions, claim.role)
+    courses: dict[str, dict[int, Cell]] = {}
     for condition, course in chosen.groupby("condition", sort=False):
-        steps = {int(checkpoint): _together(step, claim.metric) for checkpoint, step in course.groupby("checkpoint")}
+        steps = {int(checkpoint): count_together(step, claim.metric) for checkpoint, step in course.groupby("checkpoint")}
         courses[str(condition)] = {checkpoint: cell for checkpoint, cell in steps.items() if cell.raw.n}
     spread = spread_of([[cell.raw for cell in course.values()] for course in courses.values()])
     last = max((checkpoint for course in courses.values() if len(course) > 1 for checkpoint in course), default=0)
@@ -261,8 +256,8 @@ def _adjust(correlations: pd.DataFrame) -> pd.DataFrame:
 def _same(claim: SameRates, rates: pd.DataFrame) -> Verdict:
     of_conditions = claim.between == "conditions"
     wanted = [name for pair in claim.pairs for name in pair] if of_conditions else list(claim.conditions)
-    chosen = _choose(rates, claim.metric, wanted, "bystander", split=not of_conditions)
-    cells = _cells(chosen, claim.metric)
+    chosen = choose(rates, claim.metric, wanted, "bystander", split=not of_conditions)
+    cells = count_cells(chosen, claim.metric)
     known = {one[:3]: one for one in cells}
     if of_conditions:
         pairs = [
@@ -279,7 +274,7 @@ def _same(claim: SameRates, rates: pd.DataFrame) -> Verdict:
         ]
     compared = [(where, one, other) for where, one, other in pairs if other and one.raw.n and other.raw.n]
     wished = set(claim.pairs) if of_conditions else {(name, name) for name in claim.conditions}
-    scatter = _scatter_of(cells)
+    scatter = scatter_of(cells)
     lacking = wished - {(one.condition, other.condition) for _, one, other in compared}
     return _weigh(
         f"{claim.metric} of bystander cells differs by at most {claim.margin:.0%} between {claim.between}",
@@ -319,30 +314,14 @@ def _agree(tests: Iterable[tuple[float, float]]) -> tuple[float, float]:
 
 
 def _compare(
-    where: str, one: "_Cell", other: "_Cell", low: float | None, high: float | None, scatter: Callable[..., Spread]
+    where: str, one: Cell, other: Cell, low: float | None, high: float | None, scatter: Callable[..., Spread]
 ) -> _Estimate:
     """Test whether the difference of two rates lies between bounds."""
     pairs = list(zip(one.counted, other.counted, strict=False))  # finished ones are compared where both are known
     counted = [(a, b, scatter(kind, a, b)) for kind, (a, b) in enumerate(pairs)]
-    said = [f"{_say_counts(a)} v {_say_counts(b)} ({_say_difference(a, b, spread)})" for a, b, spread in counted]
+    said = [f"{say_counts(a)} v {say_counts(b)} ({say_difference(a, b, spread)})" for a, b, spread in counted]
     tests = [_place(partial(difference_tails, a, b, spread=spread), low, high) for a, b, spread in counted]
     return _Estimate(f"{where} {', of finished '.join(said)}", *_agree(tests))
-
-
-def _scatter_of(cells: Sequence["_Cell"]) -> Callable[..., Spread]:
-    """Say how far runs scatter: a function of the kind of rate (0 raw, 1 finished) and the runs that are asked about.
-
-    Cells of one condition come from the same trainings, so they have no more degrees of freedom together than one of them.
-    """
-    shared = []
-    for kind in range(max((len(one.counted) for one in cells), default=0)):
-        counted = [(one.condition, one.counted[kind]) for one in cells if kind < len(one.counted)]
-        repeated: dict[str, int] = {}
-        for condition, runs in counted:
-            repeated[condition] = max(repeated.get(condition, 0), len(runs.n) - 1)
-        found = spread_between(*(runs for _, runs in counted))
-        shared.append(found._replace(df=min(found.df, sum(repeated.values()) or math.inf)))
-    return lambda kind, *own: spread_among(shared[kind], *own)
 
 
 def _weigh(
@@ -374,7 +353,7 @@ def _weigh(
     unknown = max(len(missing), expected - len(estimates)) if needed is None else len(set(wanted)) - len(estimates)
     inside, beyond = ([getattr(one, side) for one in estimates] + [1.0] * unknown for side in ("inside", "beyond"))
     said = _say_missing(missing, rows["condition"])
-    unscored = rows.loc[(rows["n"] == 0) & rows["condition"].isin(scored), _CELL].drop_duplicates()
+    unscored = rows.loc[(rows["n"] == 0) & rows["condition"].isin(scored), CELL].drop_duplicates()
     if needed is None and len(unscored):
         said.append(f"{len(unscored)} cells not scored")
     if not estimates or (pooled and missing):
@@ -405,98 +384,9 @@ def _say_missing(missing: Sequence[str], ran: Iterable[str]) -> list[str]:
     return [f"{what}: {', '.join(names)}" for what, names in said.items() if names]
 
 
-class _Cell(NamedTuple):
-    """What was counted in a cell, run by run; of finished completions nothing where it is not known how they ended."""
-
-    condition: str
-    cell: str
-    part: str
-    raw: Runs
-    finished: Runs = Runs((), ())
-    cut: Runs = Runs((), ())
-
-    @property
-    def where(self) -> str:
-        return f"{self.condition} under {self.cell}" if self.cell else self.condition
-
-    @property
-    def counted(self) -> list[Runs]:
-        """Raw and, where they are known, finished ones: none of these where everything was cut, which shows nothing."""
-        return [self.raw, self.finished] if self.finished.n or self.cut.n else [self.raw]
-
-
-def _choose(rates: pd.DataFrame, metric: str, conditions: Sequence[str], role: str, *, split: bool = False) -> pd.DataFrame:
-    """Choose the rows of a metric, raw and of finished completions, and of cut ones; parts of a cell apart when `split`."""
-    measured = rates["metric"].isin(_counted_of(metric, rates)) & rates["condition"].isin(conditions)
-    chosen = rates[measured & ((rates["part"] != "all") == split)]
-    roles = [own.split("+") for own in chosen["role"]]
-    plays = [role in own or (role == "others" and "source" not in own) for own in roles]
-    return chosen.loc[pd.Series(plays, chosen.index, dtype=bool)]
-
-
-def _cells(chosen: pd.DataFrame, metric: str) -> list[_Cell]:
-    """Count every cell; its runs are seeds, which of an untrained condition differ in sampling only and are one run."""
-    chosen = chosen.assign(run=chosen["seed"].astype(str).where(chosen["reference"] != chosen["condition"], "untrained"))
-    raw, *beside = (_runs(chosen[chosen["metric"] == name], _CELL, "run") for name in _counted_of(metric, chosen))
-    none = Runs((), ())
-    return [
-        _Cell(condition, cell, part, runs, *(one.get((condition, cell, part), none) for one in beside))
-        for (condition, cell, part), runs in raw.items()
-    ]
-
-
-def _together(chosen: pd.DataFrame, metric: str) -> _Cell:
-    """Count all cells as one; its runs are conditions, or the seeds of a single one."""
-    run = "condition" if chosen["condition"].nunique() > 1 else "seed"
-    counted = (
-        _runs(chosen[chosen["metric"] == name].assign(cell=""), ["cell"], run).get(("",), Runs((), ()))
-        for name in _counted_of(metric, chosen)
-    )
-    return _Cell(", ".join(dict.fromkeys(chosen["condition"])), "", "", *counted)
-
-
-def _counted_of(metric: str, rates: pd.DataFrame) -> list[str]:
-    """Name a metric and, where it is counted of finished completions too, that one and how many were cut."""
-    finished = f"{metric}{FINISHED}"
-    return [metric, finished, CUT] if (rates["metric"] == finished).any() else [metric]
-
-
-def _runs(rows: pd.DataFrame, keys: Sequence[str], run: str) -> dict[Any, Runs]:
-    counted: dict[Any, dict[Any, tuple[int, int]]] = {}
-    for *key, one, hits, n in rows[[*keys, run, "hits", "n"]].itertuples(index=False, name=None):
-        of_key = counted.setdefault(tuple(key), {})
-        before = of_key.get(one, (0, 0))
-        of_key[one] = before[0] + int(hits), before[1] + int(n)
-    scored = {key: [count for count in runs.values() if count[1]] for key, runs in counted.items()}
-    return {key: Runs(tuple(hits for hits, _ in counts), tuple(n for _, n in counts)) for key, counts in scored.items()}
-
-
 def _say_bounds(low: float | None, high: float | None) -> str:
     limits = {"at least": low, "at most": high}
     return " and ".join(f"{side} {limit * 100:.3g}%" for side, limit in limits.items() if limit is not None)
-
-
-def _say_counts(runs: Runs) -> str:
-    hits, n = runs.pooled
-    return f"{hits}/{n}" if n else "none"
-
-
-def _say_rate(runs: Runs, spread: Spread) -> str:
-    if not runs.n:
-        return "none"
-    _, _, rate, low, high = interval_of(runs, spread)
-    said = f"{_say_counts(runs)} = {rate:.1%} [{low:.1%}, {high:.1%}]"
-    if len(runs.n) == 1:
-        return said
-    *_, low, high = interval_of(runs, Spread())
-    return f"{said} over {len(runs.n)} runs (pooled [{low:.1%}, {high:.1%}])"
-
-
-def _say_difference(one: Runs, other: Runs, spread: Spread) -> str:
-    if not (one.n and other.n):
-        return "unknown"
-    value, low, high = difference_interval(one, other, spread)
-    return f"{value:+.0%} [{low:+.0%}, {high:+.0%}]"
 
 
 def _unnamed(claims: Mapping[str, Claim], rates: pd.DataFrame) -> str:
