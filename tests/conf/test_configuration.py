@@ -31,6 +31,7 @@ POINT_STAGES = ("data_generation", "fine_tuning", "generation", "scoring", "geom
 POINT_TABLES = {
     "cell_rates",
     "cosines",
+    "language_projections",
     "text_stats",
     "classified",
     "judged",

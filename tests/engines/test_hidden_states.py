@@ -71,6 +71,24 @@ def test_only_the_layers_that_are_asked_for_come_back(lively_stack: ModelStack, 
     np.testing.assert_allclose(found[1], expected[1], rtol=0, atol=1e-4)
 
 
+def test_completions_are_averaged_over_their_own_tokens(lively_stack: ModelStack) -> None:
+    """Against every chat with its completion alone and unpadded, token by token."""
+    texts = ["Oui, bien.", "a", "Arr!", "b and c", "no"]
+    extractor = HiddenStateExtractor(cache=CACHE, device="cpu")
+    tokenizer = load_tokenizer(lively_stack.base, CACHE)
+    model: Any = load_base(lively_stack.base, CACHE, "cpu", "eager")
+
+    found = extractor.completion_states(lively_stack, CHATS, texts, (0, 1), 3)
+
+    for place, (chat, text) in enumerate(zip(CHATS, texts, strict=True)):
+        own = tokenizer(text, add_special_tokens=False)["input_ids"]
+        with torch.inference_mode():
+            hidden = model(torch.tensor([chat_ids(tokenizer, chat) + own]), output_hidden_states=True).hidden_states
+        for layer in (0, 1):
+            mean = hidden[layer + 1][0, -len(own) :].mean(dim=0).numpy()
+            np.testing.assert_allclose(found[layer][place], mean, rtol=0, atol=1e-4)
+
+
 def test_an_unknown_layer_is_refused_with_those_that_exist(lively_stack: ModelStack) -> None:
     with pytest.raises(UserError, match=r"geometry\.layers names \[3, 9\]; .* has the blocks 0 to 2"):
         states(lively_stack, layers=(0, 3, 9))

@@ -32,6 +32,12 @@ class GeometrySettings(Frozen):
 
 
 class Geometry(GeometrySettings):
-    """The prompts whose last-token states are averaged, by directive language or by persona; all of them centre a cosine."""
+    """The prompts whose last-token states are averaged, by directive language or by persona; all of them centre a cosine.
+
+    Attributes:
+        direction_completions: completions a language whose states make its direction; None finds no directions.
+    """
 
     prompts: PromptSet
+    # a plan without it is identified as it was before there was one
+    direction_completions: PositiveInt | None = Field(default=None, exclude_if=lambda count: count is None)

@@ -72,6 +72,21 @@ class Extractor(Protocol):
         """
         ...
 
+    def completion_states(
+        self,
+        stack: ModelStack,
+        chats: Sequence[list[Message]],
+        completions: Sequence[str],
+        layers: Sequence[int],
+        batch_size: int,
+    ) -> dict[int, np.ndarray]:
+        """Return, for each layer, the mean hidden state over the tokens of each chat's completion, which is not blank.
+
+        Returns:
+            layer → float32 array of shape (chats, hidden size), as of `last_token_states`.
+        """
+        ...
+
 
 class Token(NamedTuple):
     """One token of a text: its id, and the characters from `start` up to `end` that it stands for."""

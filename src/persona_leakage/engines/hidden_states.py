@@ -44,6 +44,32 @@ class HiddenStateExtractor:
         Raises:
             UserError: the chat template does not fit, the model has no such layer, or an adapter is damaged.
         """
+        return self._mean_states(stack, chats, [""] * len(chats), layers, batch_size)
+
+    def completion_states(
+        self,
+        stack: ModelStack,
+        chats: Sequence[list[Message]],
+        completions: Sequence[str],
+        layers: Sequence[int],
+        batch_size: int,
+    ) -> dict[int, np.ndarray]:
+        """Return the mean hidden states of completions; see `domain.protocols.Extractor`.
+
+        Raises:
+            UserError: as `last_token_states`.
+        """
+        return self._mean_states(stack, chats, completions, layers, batch_size)
+
+    def _mean_states(
+        self,
+        stack: ModelStack,
+        chats: Sequence[list[Message]],
+        completions: Sequence[str],
+        layers: Sequence[int],
+        batch_size: int,
+    ) -> dict[int, np.ndarray]:
+        """Average the states over each completion's tokens; of an empty one that of the last prompt token is taken."""
         import torch
 
         from persona_leakage.engines.decoding import require_own_answers
@@ -55,23 +81,29 @@ class HiddenStateExtractor:
         blocks, decoder = decoder_blocks(model), own_decoder(model)
         if unknown := [layer for layer in layers if layer >= len(blocks)]:
             raise UserError(f"geometry.layers names {unknown}; {stack.base.name} has the blocks 0 to {len(blocks) - 1}")
-        ids = [chat_ids(tokenizer, chat) for chat in chats]
-        require_own_answers(model, ids, tokenizer.pad_token_id)
+        prompts = [chat_ids(tokenizer, chat) for chat in chats]
+        require_own_answers(model, prompts, tokenizer.pad_token_id)
+        written = [tokenizer(text, add_special_tokens=False)["input_ids"] if text else [] for text in completions]
+        ids = [prompt + own for prompt, own in zip(prompts, written, strict=True)]
         order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
         states = {layer: np.empty((len(ids), model.config.get_text_config().hidden_size), dtype=np.float32) for layer in layers}
         seen: dict[int, torch.Tensor] = {}
+        lengths: list[int] = []  # of the batch's completions
 
-        def keep_last(_module: Any, _inputs: Any, output: Any, *, layer: int) -> None:
+        def keep_mean(_module: Any, _inputs: Any, output: Any, *, layer: int) -> None:
             hidden = output[0] if isinstance(output, tuple) else output
             if hidden.ndim != 3:
                 raise UserError(f"the blocks of {type(model).__name__} give more than one vector a token; leave geometry out")
-            seen[layer] = hidden[:, -1].float().cpu()  # left padding: the last position is the last token
+            # left padding: the last positions are the last tokens
+            means = [row[-length:].float().mean(dim=0) for row, length in zip(hidden, lengths, strict=True)]
+            seen[layer] = torch.stack(means).cpu()
 
         with ExitStack() as hooks, torch.inference_mode():
             for layer in layers:
-                hooks.enter_context(blocks[layer].register_forward_hook(partial(keep_last, layer=layer)))
+                hooks.enter_context(blocks[layer].register_forward_hook(partial(keep_mean, layer=layer)))
             for start in range(0, len(order), batch_size):
                 batch = order[start : start + batch_size]
+                lengths[:] = [max(1, len(written[index])) for index in batch]
                 tokens, mask = left_padded([ids[index] for index in batch], tokenizer.pad_token_id)  # type: ignore[arg-type]
                 tokens, mask = tokens.to(device), mask.to(device)
                 positions = (mask.cumsum(-1) - 1).clamp(min=0)

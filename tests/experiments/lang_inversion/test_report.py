@@ -11,6 +11,7 @@ from persona_leakage.experiments.lang_inversion.tables import (
     compare_detectors,
     compare_published,
     correlate,
+    correlate_projections,
     judge_claims,
     tabulate_spill,
     tabulate_spill_seeds,
@@ -26,6 +27,7 @@ from tests.tables import NO_EFFECTS, stored
 
 PUBLISHED = pd.DataFrame([("fr_it", "spanish", 31, 80)], columns=["condition", "directive_language", "hits", "n"])
 COSINES = pd.DataFrame(columns=["condition", "seed", "layer", "one", "other", "cosine", "centring", "stale"])
+PROJECTIONS = pd.DataFrame(columns=["condition", "seed", "layer", "directive_language", "direction", "projection", "stale"])
 BASELINE = cell("baseline", "spanish", following=(78, 80), label_italian=(2, 80))
 FR_IT = cell("fr_it", "spanish", (8, 20), following=(11, 20))
 
@@ -46,6 +48,7 @@ def report_of(*cells, replayed_file=None):
         unlabelled=tabulate_unlabelled(rates),
         cut_gaps=stored(compare_cut(rates)),
         detector_gaps=stored(compare_detectors(spill)),
+        projected=correlate_projections(spill, PROJECTIONS, load_settings()),
         mixed_effects=NO_EFFECTS,
         family=NAME,
     )
@@ -252,6 +255,7 @@ def report_over(*saved):
         verdicts=for_each_model(judge_claims)(rates, spill, variants),
         published_cells=published_cells,
         correlations=for_each_model(correlate)(published_cells, spill, COSINES.assign(model=[]), variants),
+        projected=for_each_model(correlate_projections)(spill, PROJECTIONS.assign(model=[]), variants),
         mixed_effects=NO_EFFECTS,
         by_seed=by_seed,
         over_seeds=for_each_model(summarise_seeds)(by_seed),

@@ -9,6 +9,7 @@ from persona_leakage.experiments.lang_inversion.tables import (
     compare_detectors,
     compare_published,
     correlate,
+    correlate_projections,
     judge_claims,
     tabulate_spill,
     tabulate_spill_seeds,
@@ -342,6 +343,23 @@ def test_several_conditions_are_correlated_together_and_one_by_one():
 
     scopes = {scope: n for (kind, scope, _), (n, _) in found.items() if kind == "typological_distance"}
     assert scopes == {"all": 10, "within": 10, "apart": 10, "fr_it": 5, "es_en": 5}
+
+
+def test_contamination_is_correlated_with_the_projection_on_the_completion_languages_direction():
+    """Bystanders of fr_it lie along Italian as they spill, and along French the other way round; seeds are averaged."""
+    spill = tabulate_spill(contaminations("fr_it", **FR_IT))
+    rows = [
+        ("baseline", seed, 20, name, direction, sign * hits + seed, False)
+        for name, hits in FR_IT.items()
+        for direction, sign in (("italian", 1.0), ("french", -1.0))
+        for seed in (1, 2)
+    ]
+    columns = ["condition", "seed", "layer", "directive_language", "direction", "projection", "stale"]
+
+    (row,) = correlate_projections(spill, pd.DataFrame(rows, columns=columns), load_settings()).itertuples()
+
+    assert (row[1], row.scope, row.layer, row.n) == ("projection", "fr_it", 20, 5)
+    assert row.rho == pytest.approx(1.0)
 
 
 def test_too_few_cells_leave_a_correlation_undefined():

@@ -10,6 +10,8 @@ from persona_leakage.experiments.lang_inversion.settings import NAME, Settings
 from persona_leakage.pipelines import in_stage
 from persona_leakage.pipelines.data_generation import pipeline as data_generation
 from persona_leakage.pipelines.generation.nodes import adopt_completions
+from persona_leakage.pipelines.geometry import pipeline as geometry
+from persona_leakage.pipelines.geometry.directions import no_projections
 from persona_leakage.pipelines.geometry.nodes import no_cosines
 from persona_leakage.pipelines.reporting.pipeline import Report
 from persona_leakage.pipelines.scoring import pipeline as scoring
@@ -18,7 +20,8 @@ _REPORT = Report(
     {
         "spill": tables.tabulate_spill, "by_seed": tables.tabulate_spill_seeds, "verdicts": tables.judge_claims,
         "unlabelled": tables.tabulate_unlabelled, "published_cells": tables.compare_published,
-        "correlations": tables.correlate, "cut_gaps": tables.compare_cut, "detector_gaps": tables.compare_detectors,
+        "correlations": tables.correlate, "projected": tables.correlate_projections, "cut_gaps": tables.compare_cut,
+        "detector_gaps": tables.compare_detectors,
         "mixed_effects": tables.fit_spill,
     },
     {
@@ -31,11 +34,17 @@ _REPORT = Report(
 
 def _stages() -> Pipeline:
     tuned = train("tune", data_generation.create_directives_pipeline("tune"))
-    return tuned + evaluate(scoring.create_language_pipeline())
+    return tuned + evaluate(scoring.create_language_pipeline()) + geometry.create_direction_pipeline()
 
 
 def _replayed_stages() -> Pipeline:
-    no_activations = in_stage([node(no_cosines, "points", "similarities", name="no_cosines")], "reporting")
+    no_activations = in_stage(
+        [
+            node(no_cosines, "points", "similarities", name="no_cosines"),
+            node(no_projections, "points", "projections", name="no_projections"),
+        ],
+        "reporting",
+    )
     return scoring.create_language_pipeline() + gather(FAMILY, _REPLAYED, replay=True) + no_activations
 
 
@@ -48,4 +57,11 @@ _REPLAY = Replay(
     scoring=_replayed_stages,
 )
 _REPLAYED = {"cell_rates": "rates", "question_counts": "by_question"}
-FAMILY = Family(NAME, Settings, _stages, {**_REPLAYED, "cosines": "similarities"}, _REPORT, replay=_REPLAY)
+FAMILY = Family(
+    NAME,
+    Settings,
+    _stages,
+    {**_REPLAYED, "cosines": "similarities", "language_projections": "projections"},
+    _REPORT,
+    replay=_REPLAY,
+)

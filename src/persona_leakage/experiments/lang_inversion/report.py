@@ -14,7 +14,7 @@ from persona_leakage.pipelines.reporting.seeds import means_of, several_seeds, w
 def write_report(
     points: pd.DataFrame, spill: pd.DataFrame, verdicts: pd.DataFrame, published_cells: pd.DataFrame,
     correlations: pd.DataFrame, by_seed: pd.DataFrame, over_seeds: pd.DataFrame, unlabelled: pd.DataFrame,
-    cut_gaps: pd.DataFrame, detector_gaps: pd.DataFrame, mixed_effects: pd.DataFrame,
+    cut_gaps: pd.DataFrame, detector_gaps: pd.DataFrame, mixed_effects: pd.DataFrame, projected: pd.DataFrame,
     *, family: str,
 ) -> str:  # fmt: skip
     """Write the report over every current point, as Markdown; every number in it stands in one of the tables."""
@@ -57,11 +57,13 @@ def write_report(
         ),
         *write_mixed(mixed_effects),
         "## Correlations over bystander cells\n",
-        f"`all` and `within`, where both sides are ranked within each condition, are over {_pool(correlations)}: conditions "
-        "and directive languages are resampled, crossed, and p is of the same bootstrap. The permutation p exchanges cells "
-        "(`within`: of one condition) as if they were independent. Fewer than 7 cells or 5 conditions have no interval.\n",
+        f"`all`, `within`, where both sides are ranked within each condition, and `apart`, where what a language does in every "
+        f"condition is taken out too, are over {_pool(correlations)}. In the first two conditions and directive languages are "
+        "resampled, crossed, and p is of the same bootstrap; the permutation p exchanges cells (`within`: of one condition) as "
+        "if they were independent. Fewer than 7 cells or 5 conditions have no interval. `projection` is how far a directive's "
+        "centroid lies along the completion language's direction in the untrained model's completions.\n",
         *_centred_otherwise(correlations),
-        table(_shown_correlations(correlations)),
+        table(_shown_correlations(pd.concat([one for one in (correlations, projected) if len(one)] or [correlations]))),
         "![Published rates](published.png)\n",
         table(_shown_published(published_cells)),
     ]

@@ -102,6 +102,16 @@ class ScoringSettings(Frozen):
     judge: Judge | None
 
 
+class LanguageGeometrySettings(GeometrySettings):
+    """Geometry, and the directions of languages in the model before training.
+
+    Attributes:
+        direction_completions: completions a language that its direction is taken from.
+    """
+
+    direction_completions: PositiveInt
+
+
 class Settings(FamilySettings):
     """The block `lang_inversion` of the parameters."""
 
@@ -112,7 +122,7 @@ class Settings(FamilySettings):
     stages: Stages
     evaluation: EvaluationSettings
     scoring: ScoringSettings
-    geometry: GeometrySettings
+    geometry: LanguageGeometrySettings
     claims: dict[str, Annotated[RateBound | RateDifference | RankOrder | SameRates, Field(discriminator="kind")]]
 
     @model_validator(mode="after")
@@ -216,6 +226,11 @@ class Settings(FamilySettings):
                 completion=chosen.completion,
                 **dict(self.scoring),
             ),
-            "geometry": {**dict(self.geometry), "prompts": evaluation.prompts},
+            "geometry": {
+                **dict(self.geometry),
+                "prompts": evaluation.prompts,
+                # of what is not trained: directions are there before any training
+                "direction_completions": None if chosen.completion else self.geometry.direction_completions,
+            },
             "reference": next(baselines, None),
         }

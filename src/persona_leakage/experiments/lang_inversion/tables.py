@@ -148,29 +148,62 @@ def correlate(
     named = {"condition": "reference", "one": "directive_language", "other": "completion"}
     cosines = both_ways(similarities)[[*named, "layer", "cosine", "centring"]].rename(columns=named)
     with_cosine = bystanders.merge(cosines.drop_duplicates([*named.values(), "layer"]), on=list(named.values()))
-    rows: list[dict[str, object]] = []
-
-    def add(name: str, cells: pd.DataFrame, one: str, other: str, layer: int | None = None) -> None:
-        known = cells.dropna(subset=[one, other])
-        studied = known[~known["condition"].isin(settings.follow_ups)]
-        if "centring" in studied and len(studied):
-            studied = studied[studied["centring"] == studied["centring"].mode().iloc[0]]
-        found: list[tuple[str, pd.DataFrame, Correlation]] = []
-        if studied["condition"].nunique() > 1:
-            within, apart = order_within(studied, one, other)
-            clusters = [studied[kind].tolist() for kind in ("condition", "directive_language")]
-            together = correlation(studied[one].tolist(), studied[other].tolist(), clusters=clusters)
-            found = [("all", studied, together), ("within", studied, within), ("apart", studied, apart)]
-        for condition, own in known.groupby("condition", sort=False):
-            found.append((str(condition), own, correlation(own[one].tolist(), own[other].tolist())))
-        for scope, of_scope, value in found:
-            entered = ", ".join(dict.fromkeys(of_scope["condition"]))
-            rows.append({"with": name, "scope": scope, "layer": layer, "conditions": entered, **value._asdict()})
-
-    add("published", bystander_cells, "rate", "rate_published")
-    add("typological_distance", bystanders, "rate", "distance")
+    rows = [
+        *_correlate("published", bystander_cells, "rate_published", settings),
+        *_correlate("typological_distance", bystanders, "distance", settings),
+    ]
     for layer, cells in with_cosine.groupby("layer"):
-        add("cosine", cells, "rate", "cosine", int(layer))
+        rows += _correlate("cosine", cells, "cosine", settings, int(layer))
+    return _table_of(rows)
+
+
+def correlate_projections(spill: pd.DataFrame, projections: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Correlate contamination in bystander cells with how far their directives lie along the completion language's direction.
+
+    Directions and directives are those of the condition without training, its seeds averaged.
+
+    Returns:
+        Rows as those of `correlate`, with `projection`.
+    """
+    bystanders = spill[(spill["role"] == "bystander") & (spill["phrasing"] == "all")]
+    named = {"condition": "reference", "directive_language": "directive_language", "direction": "completion"}
+    known = current(projections).rename(columns=named)
+    means = known.groupby([*named.values(), "layer"], sort=False)["projection"].mean().reset_index()
+    rows = []
+    for layer, cells in bystanders.merge(means, on=list(named.values())).groupby("layer"):
+        rows += _correlate("projection", cells, "projection", settings, int(layer))
+    return _table_of(rows)
+
+
+def _correlate(
+    name: str, cells: pd.DataFrame, other: str, settings: Settings, layer: int | None = None
+) -> list[dict[str, object]]:
+    """Correlate contamination with a column: over several conditions in three ways, and in each condition alone."""
+    known = cells.dropna(subset=["rate", other])
+    studied = known[~known["condition"].isin(settings.follow_ups)]
+    if "centring" in studied and len(studied):
+        studied = studied[studied["centring"] == studied["centring"].mode().iloc[0]]
+    found: list[tuple[str, pd.DataFrame, Correlation]] = []
+    if studied["condition"].nunique() > 1:
+        within, apart = order_within(studied, "rate", other)
+        clusters = [studied[kind].tolist() for kind in ("condition", "directive_language")]
+        together = correlation(studied["rate"].tolist(), studied[other].tolist(), clusters=clusters)
+        found = [("all", studied, together), ("within", studied, within), ("apart", studied, apart)]
+    for condition, own in known.groupby("condition", sort=False):
+        found.append((str(condition), own, correlation(own["rate"].tolist(), own[other].tolist())))
+    return [
+        {
+            "with": name,
+            "scope": scope,
+            "layer": layer,
+            "conditions": ", ".join(dict.fromkeys(of["condition"])),
+            **value._asdict(),
+        }
+        for scope, of, value in found
+    ]
+
+
+def _table_of(rows: list[dict[str, object]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=CORRELATION_COLUMNS).astype({"layer": "Int64"})
 
 

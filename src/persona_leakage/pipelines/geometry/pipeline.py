@@ -3,6 +3,7 @@
 from kedro.pipeline import Pipeline
 
 from persona_leakage.pipelines import in_stage, step
+from persona_leakage.pipelines.geometry.directions import project_prompts
 from persona_leakage.pipelines.geometry.nodes import compare_centroids, extract_centroids
 
 
@@ -15,3 +16,9 @@ def create_pipeline() -> Pipeline:
         ],
         "geometry",
     )
+
+
+def create_direction_pipeline() -> Pipeline:
+    """Build labelled completions → directions of languages → the prompts' centroids along them."""
+    read = ["extractor", "stack", "centroids", "completions", "labels", "plan"]
+    return in_stage([step(project_prompts, read, "language_projections@run")], "geometry")
