@@ -27,7 +27,9 @@ from tests.tables import NO_EFFECTS, stored
 
 PUBLISHED = pd.DataFrame([("fr_it", "spanish", 31, 80)], columns=["condition", "directive_language", "hits", "n"])
 COSINES = pd.DataFrame(columns=["condition", "seed", "layer", "one", "other", "cosine", "centring", "stale"])
-PROJECTIONS = pd.DataFrame(columns=["condition", "seed", "layer", "directive_language", "direction", "projection", "stale"])
+PROJECTIONS = pd.DataFrame(
+    columns=["condition", "seed", "layer", "directive_language", "direction", "projection", "reference", "stale"]
+)
 BASELINE = cell("baseline", "spanish", following=(78, 80), label_italian=(2, 80))
 FR_IT = cell("fr_it", "spanish", (8, 20), following=(11, 20))
 

@@ -349,12 +349,12 @@ def test_contamination_is_correlated_with_the_projection_on_the_completion_langu
     """Bystanders of fr_it lie along Italian as they spill, and along French the other way round; seeds are averaged."""
     spill = tabulate_spill(contaminations("fr_it", **FR_IT))
     rows = [
-        ("baseline", seed, 20, name, direction, sign * hits + seed, False)
+        ("baseline", seed, 20, name, direction, sign * hits + seed, "baseline", False)
         for name, hits in FR_IT.items()
         for direction, sign in (("italian", 1.0), ("french", -1.0))
         for seed in (1, 2)
     ]
-    columns = ["condition", "seed", "layer", "directive_language", "direction", "projection", "stale"]
+    columns = ["condition", "seed", "layer", "directive_language", "direction", "projection", "reference", "stale"]
 
     (row,) = correlate_projections(spill, pd.DataFrame(rows, columns=columns), load_settings()).itertuples()
 

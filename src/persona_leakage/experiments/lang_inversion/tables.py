@@ -167,7 +167,7 @@ def correlate_projections(spill: pd.DataFrame, projections: pd.DataFrame, settin
     """
     bystanders = spill[(spill["role"] == "bystander") & (spill["phrasing"] == "all")]
     named = {"condition": "reference", "directive_language": "directive_language", "direction": "completion"}
-    known = current(projections).rename(columns=named)
+    known = current(projections)[[*named, "layer", "projection"]].rename(columns=named)
     means = known.groupby([*named.values(), "layer"], sort=False)["projection"].mean().reset_index()
     rows = []
     for layer, cells in bystanders.merge(means, on=list(named.values())).groupby("layer"):
