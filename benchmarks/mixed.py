@@ -35,8 +35,6 @@ DESIGNS = {
     "two arms, a small study": Study(TWO, personas=11, pair=0.3),
     "two arms, two seeds": Study(TWO, seeds=2, personas=11, samples=10, questions=20, pair=0.3),
     "two phrasings": Study((*FIVE, 0.0), personas=6, questions=2, samples=20, level=-1.0, question=0.3, pair=0.8),
-    "rarely a hit": Study(FIVE, slope=0.5, level=-5.0, pair=0.5),
-    "runs and questions alike": Study(TWO, run=0.0, personas=11, samples=10, questions=20),
 }
 BESIDE = "two arms, a small study"  # what others are tried on
 _OTHERS = 100  # studies that others are tried on
