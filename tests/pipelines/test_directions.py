@@ -5,6 +5,7 @@ import pytest
 
 from persona_leakage.domain.centroids import Centroids
 from persona_leakage.domain.models import ModelStack
+from persona_leakage.pipelines.geometry import directions
 from persona_leakage.pipelines.geometry.directions import PROJECTION_COLUMNS, no_projections, project_prompts
 from tests.experiments.lang_inversion.plans import LANGUAGES, RESPOND, SPEAK, make_plan
 
@@ -24,13 +25,15 @@ class PlantedStates:
 
 
 def row(directive, label, sample=0, *, cross_check=None, mixed=False, phrasing=SPEAK):
+    planted = {"label": label, "cross_check": cross_check or label, "mixed": mixed}
     cell = {"directive_language": directive, "phrasing": phrasing, "sample_index": sample}
-    return {**cell, "completion": f"{label} {sample}"}, {
-        **cell,
-        "label": label,
-        "cross_check": cross_check or label,
-        "mixed": mixed,
-    }
+    return {**cell, "completion": f"{label} {sample}", "planted": planted}
+
+
+@pytest.fixture(autouse=True)
+def planted_labels(monkeypatch):
+    """Have every completion's label stand in its row."""
+    monkeypatch.setattr(directions, "label_languages", lambda rows, plan: [row["planted"] for row in rows])
 
 
 def projected(rows, condition="baseline", **changes):
@@ -40,10 +43,7 @@ def projected(rows, condition="baseline", **changes):
         vectors[LANGUAGES.index("spanish")] = [7, 0, 0]  # leans to Italian
         vectors[LANGUAGES.index("german")] = [0, 0, 14]
     extractor = PlantedStates()
-    completions, labels = zip(*rows, strict=True) if rows else ([], [])
-    table = project_prompts(
-        extractor, ModelStack(base=plan.base_model), Centroids(LANGUAGES, centroids, "s"), completions, labels, plan
-    )
+    table = project_prompts(extractor, ModelStack(base=plan.base_model), Centroids(LANGUAGES, centroids, "s"), rows, plan)
     return table, extractor.read
 
 

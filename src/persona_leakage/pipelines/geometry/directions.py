@@ -9,7 +9,8 @@ from persona_leakage.domain.centroids import Centroids
 from persona_leakage.domain.models import ModelStack
 from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.protocols import Extractor
-from persona_leakage.domain.rows import CompletionRow, LabelRow, Message
+from persona_leakage.domain.rows import CompletionRow, Message
+from persona_leakage.pipelines.scoring.nodes import label_languages
 
 PROJECTION_COLUMNS = ("layer", "headline", "directive_language", "direction", "projection", "n", "languages")
 
@@ -19,14 +20,13 @@ def project_prompts(
     stack: ModelStack,
     centroids: Centroids,
     completions: Sequence[CompletionRow],
-    labels: Sequence[LabelRow],
     plan: Plan,
 ) -> pd.DataFrame:
     """Project the centroids of directive languages on the directions of languages.
 
     A language's direction is the difference of means (Marks & Tegmark 2023): the mean state of the completions in it, less
     the mean of the other languages' means. Completions are the first of each language on which both detectors agree,
-    whatever directive they stand under.
+    whatever directive they stand under; they are labelled here, since this stage does not wait for scoring.
 
     Returns:
         One row a layer, directive language and direction: the point, plan, layer, headline (a report leads with it),
@@ -34,18 +34,7 @@ def project_prompts(
         direction as a unit vector; in units of the hidden state), n (completions of the direction), languages (how many it was
         set apart from). Empty where the plan finds no directions, or the completions are in one language.
     """
-    wanted = plan.geometry.direction_completions
-    prompts: dict[tuple[str, str], list[Message]] = {
-        (row["directive_language"], row["phrasing"]): row["messages"] for row in plan.geometry.prompts.prompts()
-    }
-    chosen: dict[str, list[tuple[list[Message], str]]] = {}
-    for row, label in zip(completions, labels, strict=True):
-        own = chosen.setdefault(label["label"], [])
-        sure = label["label"] == label["cross_check"] and not label["mixed"]
-        if wanted and sure and len(own) < wanted:
-            asked = prompts[row["directive_language"], row["phrasing"]]  # type: ignore[typeddict-item]
-            own.append((asked, row["completion"]))
-    spoken = {language: rows for language, rows in chosen.items() if rows}
+    spoken = _choose(completions, plan)
     if len(spoken) < 2:
         return pd.DataFrame(columns=[*plan.columns, *PROJECTION_COLUMNS])
     chats, texts = zip(*(pair for rows in spoken.values() for pair in rows), strict=True)
@@ -64,6 +53,23 @@ def project_prompts(
                 for language, value in zip(spoken, projections, strict=True)
             ]
     return pd.DataFrame(rows, columns=[*plan.columns, *PROJECTION_COLUMNS])
+
+
+def _choose(completions: Sequence[CompletionRow], plan: Plan) -> dict[str, list[tuple[list[Message], str]]]:
+    """Choose completions of every language, each with the prompt that it stands under."""
+    wanted = plan.geometry.direction_completions
+    if wanted is None:
+        return {}
+    prompts: dict[tuple[str, str], list[Message]] = {
+        (row["directive_language"], row["phrasing"]): row["messages"] for row in plan.geometry.prompts.prompts()
+    }
+    chosen: dict[str, list[tuple[list[Message], str]]] = {}
+    for row, label in zip(completions, label_languages(completions, plan), strict=True):
+        own = chosen.setdefault(label["label"], [])
+        if label["label"] == label["cross_check"] and not label["mixed"] and len(own) < wanted:
+            asked = prompts[row["directive_language"], row["phrasing"]]  # type: ignore[typeddict-item]
+            own.append((asked, row["completion"]))
+    return {language: rows for language, rows in chosen.items() if rows}
 
 
 def no_projections(points: pd.DataFrame) -> pd.DataFrame:

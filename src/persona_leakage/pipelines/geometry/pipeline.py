@@ -19,6 +19,6 @@ def create_pipeline() -> Pipeline:
 
 
 def create_direction_pipeline() -> Pipeline:
-    """Build labelled completions → directions of languages → the prompts' centroids along them."""
-    read = ["extractor", "stack", "centroids", "completions", "labels", "plan"]
+    """Build completions → directions of languages → the prompts' centroids along them."""
+    read = ["extractor", "stack", "centroids", "completions", "plan"]
     return in_stage([step(project_prompts, read, "language_projections@run")], "geometry")
