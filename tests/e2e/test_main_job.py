@@ -98,6 +98,23 @@ def test_a_report_can_be_redone_alone(planted: Project) -> None:
     assert "4/6 = 66.7%" in planted.data("08_reporting/report.md").read_text()
 
 
+def test_a_table_that_a_point_lacks_is_named_and_the_remedy_makes_it(planted: Project) -> None:
+    tables = [
+        planted.data(f"07_model_output/tiny/fr_it/seed_42/{name}.csv") for name in ("question_counts", "language_projections")
+    ]
+    before = [table.read_text() for table in tables]
+    for table in tables:
+        table.unlink()
+    refused = planted.run("condition=fr_it", "--tags=reporting")
+    assert refused.returncode == 1
+    assert "1 saved points, tiny/fr_it/seed_42 among them, have no question_counts.csv" in refused.stderr
+    (tags,) = re.findall(r"--tags=\S+", refused.stderr)
+    assert planted.run("condition=fr_it", tags).returncode == 0
+    assert [table.read_text() for table in tables] == before
+    done = planted.run("condition=fr_it", "--tags=reporting")
+    assert done.returncode == 0, done.stderr
+
+
 def test_going_on_from_artifacts_of_other_parameters_is_refused(planted: Project) -> None:
     done = planted.run("condition=fr_it,lang_inversion.stages.tune.recipe.lora.rank=8", "--tags=scoring")
     assert done.returncode == 1

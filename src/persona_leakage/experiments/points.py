@@ -117,9 +117,11 @@ def gather_tables(
     for name in others:
         lacking = {place: load for place, load in partitions[first].items() if place not in partitions[name]}
         if lacking and not gather(lacking, designs, lambda table, now: table, replay=replay)["stale"].all():
+            again = "--tags=scoring,geometry with its condition, seed and checkpoint, if it has one, in --params"
+            remedy = "replay their files again" if replay else f"make it for each: {again} (nothing is trained or sampled)"
             raise UserError(
                 f"{len(lacking)} saved points, {min(lacking)} among them, have no {name}.csv, which is newer than they are; "
-                "score each again: --tags=scoring with its condition and seed in --params (nothing is trained or sampled)"
+                f"{remedy}"
             )
         if not partitions[name]:  # and every point is stale
             tables.append(rates.iloc[:0])
