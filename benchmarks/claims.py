@@ -32,7 +32,7 @@ from persona_leakage.run_record import describe_code
 PROJECT = Path(__file__).parents[1]
 sys.path.insert(0, str(PROJECT))
 
-from tests.planted.test_claims import trained  # noqa: E402
+from tests.planted.seeded import trained  # noqa: E402
 
 STUDIES, PAIRS, COURSES = 1000, 200, 280
 RATES = [(0.02, (0.0, 0.01, 0.02)), (0.05, (0.0, 0.03)), (0.5, (0.0, 0.08, 0.2)), (0.9, (0.0, 0.08))]

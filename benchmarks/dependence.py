@@ -17,7 +17,7 @@ import pandas as pd
 
 import persona_leakage.pipelines.correlation as correlations
 from persona_leakage.pipelines.correlation import correlation
-from persona_leakage.pipelines.reporting.claims import order_within
+from persona_leakage.pipelines.reporting.orders import order_within
 from persona_leakage.run_record import describe_code
 
 PROJECT = Path(__file__).parents[1]

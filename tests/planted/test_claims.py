@@ -6,28 +6,10 @@ import pytest
 
 from persona_leakage.domain.claims import Changes, RateBound, RateDifference, SameRates
 from persona_leakage.pipelines.reporting.claims import judge, judge_all
+from tests.planted.seeded import drawn, rows, trained
 
 STUDIES = 60
 MOST = 7  # wrong ones of 60, where 5% are wrong in truth: exceeded once in 100 draws
-
-
-def rows(condition, cell, hits, n, seed=0, *, role="bystander", part="all", metric="leakage", checkpoint=0):
-    return {
-        "condition": condition, "cell": cell, "part": part, "role": role, "metric": metric, "seed": seed, "hits": hits, "n": n,
-        "checkpoint": checkpoint, "reference": None,
-    }  # fmt: skip
-
-
-def scattered(rng, mean, spread):
-    """Draw the rate of a training run: a beta variate with this mean and standard deviation."""
-    if not spread:
-        return mean
-    size = mean * (1 - mean) / spread**2 - 1
-    return rng.beta(mean * size, (1 - mean) * size)
-
-
-def drawn(rng, condition, cell, mean, n=80, seeds=1, spread=0.0, **more):
-    return [rows(condition, cell, rng.binomial(n, scattered(rng, mean, spread)), n, seed, **more) for seed in range(seeds)]
 
 
 def verdicts(claim, study, seed=0, studies=STUDIES):
@@ -72,18 +54,6 @@ def test_a_rate_well_inside_or_beyond_a_bound_is_seen():
     assert verdicts(bound(at_least=0.8), study(0.97), studies=20)["holds"] > 15
     assert verdicts(bound(at_least=0.8), study(0.97, seeds=5), studies=20)["holds"] > 15
     assert verdicts(bound(at_least=0.8), study(0.5), studies=20)["fails"] > 15
-
-
-def trained(rng, conditions, mean, spread=0.08, seeds=3, n=80, cells=5):
-    """Draw conditions whose cells share a training's luck: one logit a seed moves all of them, and each has some of its own."""
-    found = []
-    for place, condition in enumerate(conditions):
-        for seed in range(seeds):
-            common = rng.normal()
-            for cell in range(cells):
-                rate = mean(place, cell) + spread * (0.8 * common + 0.6 * rng.normal())
-                found.append(rows(condition, cell, rng.binomial(n, min(max(rate, 0), 1)), n, seed))
-    return found
 
 
 def test_cells_of_one_training_lend_each_other_no_certainty():

@@ -11,7 +11,8 @@ from persona_leakage.domain.claims import CosinePredicts, RankOrder
 from persona_leakage.experiments.lang_inversion.tables import correlate, tabulate_spill
 from persona_leakage.experiments.marker_leakage.tables import correlate_leakage
 from persona_leakage.pipelines.correlation import correlation
-from persona_leakage.pipelines.reporting.claims import judge, order_within
+from persona_leakage.pipelines.reporting.claims import judge
+from persona_leakage.pipelines.reporting.orders import order_within
 from tests.experiments.lang_inversion import planted_tables as languages
 from tests.experiments.lang_inversion.plans import load_settings as load_language_settings
 from tests.experiments.marker_leakage.planted_tables import correlated, correlations, leakage, load_settings

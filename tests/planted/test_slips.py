@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from persona_leakage.pipelines.reporting.claims import order_within
+from persona_leakage.pipelines.reporting.orders import order_within
 from persona_leakage.pipelines.scoring.nodes import rate_cells
 from tests.experiments.convergence.planted_tables import trajectory
 from tests.experiments.convergence.test_tables import summary

@@ -44,7 +44,7 @@ class HiddenStateExtractor:
         Raises:
             UserError: the chat template does not fit, the model has no such layer, or an adapter is damaged.
         """
-        return self._mean_states(stack, chats, [""] * len(chats), layers, batch_size)
+        return self.completion_states(stack, chats, [""] * len(chats), layers, batch_size)
 
     def completion_states(
         self,
@@ -56,20 +56,11 @@ class HiddenStateExtractor:
     ) -> dict[int, np.ndarray]:
         """Return the mean hidden states of completions; see `domain.protocols.Extractor`.
 
+        Of an empty one it is the last prompt token's.
+
         Raises:
             UserError: as `last_token_states`.
         """
-        return self._mean_states(stack, chats, completions, layers, batch_size)
-
-    def _mean_states(
-        self,
-        stack: ModelStack,
-        chats: Sequence[list[Message]],
-        completions: Sequence[str],
-        layers: Sequence[int],
-        batch_size: int,
-    ) -> dict[int, np.ndarray]:
-        """Average the states over each completion's tokens; of an empty one that of the last prompt token is taken."""
         import torch
 
         from persona_leakage.engines.decoding import require_own_answers

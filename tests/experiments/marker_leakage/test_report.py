@@ -10,9 +10,9 @@ from persona_leakage.experiments.family import read_variants
 from persona_leakage.experiments.marker_leakage import FAMILY
 from persona_leakage.experiments.marker_leakage.controls import control_leakage
 from persona_leakage.experiments.marker_leakage.figures import draw_scatter
+from persona_leakage.experiments.marker_leakage.outside_rates import adopt_rates
 from persona_leakage.experiments.marker_leakage.report import write_report
 from persona_leakage.experiments.marker_leakage.tables import (
-    adopt_rates,
     compare_cut,
     correlate_leakage,
     judge_claims,

@@ -10,11 +10,11 @@ from scipy.stats import rankdata, spearmanr
 
 from persona_leakage.domain.claims import CosinePredicts, RateBound, SameRates
 from persona_leakage.domain.errors import UserError
+from persona_leakage.experiments.marker_leakage.outside_rates import adopt_rates
 from persona_leakage.experiments.marker_leakage.tables import (
     CORRELATION_COLUMNS,
     LEAKAGE_COLUMNS,
     SOURCE_COLUMNS,
-    adopt_rates,
     correlate_leakage,
     is_related,
     judge_claims,

@@ -5,9 +5,10 @@ import pandas as pd
 from persona_leakage.domain.rates import RATE_COLUMNS
 from persona_leakage.experiments.lang_inversion.settings import Settings
 from persona_leakage.pipelines.correlation import Correlation, correlation
-from persona_leakage.pipelines.reporting.claims import judge_all, order_within
+from persona_leakage.pipelines.reporting.claims import judge_all
 from persona_leakage.pipelines.reporting.cut import find_cut_gaps
 from persona_leakage.pipelines.reporting.mixed import Layout, fit_effects
+from persona_leakage.pipelines.reporting.orders import order_within
 from persona_leakage.pipelines.reporting.rates import (
     CUT_,
     FINISHED_,

@@ -5,9 +5,10 @@ from kedro.pipeline import Pipeline
 from persona_leakage.experiments.composition import evaluate, train
 from persona_leakage.experiments.family import Family, Replay
 from persona_leakage.experiments.marker_leakage import controls, figures, tables
+from persona_leakage.experiments.marker_leakage.outside_rates import adopt_rates
 from persona_leakage.experiments.marker_leakage.report import write_report
 from persona_leakage.experiments.marker_leakage.settings import NAME, Settings
-from persona_leakage.experiments.marker_leakage.tables import adopt_rates, keep_sources
+from persona_leakage.experiments.marker_leakage.tables import keep_sources
 from persona_leakage.pipelines.data_generation import pipeline as data_generation
 from persona_leakage.pipelines.reporting.pipeline import Report
 from persona_leakage.pipelines.scoring import pipeline as scoring

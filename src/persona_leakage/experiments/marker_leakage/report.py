@@ -3,7 +3,8 @@
 import pandas as pd
 
 from persona_leakage.experiments.marker_leakage.controls import ALL, CONTROLS
-from persona_leakage.experiments.marker_leakage.tables import GEOMETRIES, NO_SEED
+from persona_leakage.experiments.marker_leakage.outside_rates import NO_SEED
+from persona_leakage.experiments.marker_leakage.tables import GEOMETRIES
 from persona_leakage.pipelines.reporting.claims import write_claims
 from persona_leakage.pipelines.reporting.cut import warn_of_cut
 from persona_leakage.pipelines.reporting.mixed import write_mixed
