@@ -92,9 +92,10 @@ def make_plan(
     checkpoint: int | None = None,
     roster: Roster | None = None,
     model: str | None = None,
+    dose: str = "final",
 ) -> Plan:
     """Resolve a point of a family."""
     parameters = changed(family, changes, env)
     variants = read_variants(family_of(family), parameters)
     known = roster or bundled_roster(family)
-    return plan_point(model or parameters["model"], condition, seed, checkpoint, variants, known)
+    return plan_point(model or parameters["model"], condition, seed, checkpoint, dose, variants, known)

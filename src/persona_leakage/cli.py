@@ -35,7 +35,7 @@ _OTHER_CONFIGURATION = ("conf_source", "config")  # options of `kedro run`
 # those that select a part of the pipeline
 _SLICES = ("tags", "node_names", "from_nodes", "to_nodes", "from_inputs", "to_outputs", "namespaces", "only_missing_outputs")
 _RUNNER = "SequentialRunner"  # steps share a GPU, and hooks what they know of a run
-_TEXTS = ("family", "model", "condition")  # parameters that are text, whatever they look like
+_TEXTS = ("family", "model", "condition", "dose")  # parameters that are text, whatever they look like
 _FILE = "_file"  # how parameters that are paths end
 
 
@@ -122,6 +122,11 @@ def _one_point(family: str, env: str | None, params: dict[str, Any], *, whole: b
 
     study = _study(family, env, params)
     addresses = study.addresses({"condition": [study.condition]})
+    if study.dose != addresses[-1].dose:
+        raise UserError(
+            f"{family}: {study.condition} does not train the stage '{study.family.settings.followed}', so it has no matched "
+            "dose; leave out dose=matched"
+        )
     if not whole and len(addresses) > 1:
         epochs = [str(address.checkpoint) for address in addresses]
         raise UserError(
@@ -137,7 +142,7 @@ def _one_point(family: str, env: str | None, params: dict[str, Any], *, whole: b
         for point in points:
             click.echo(f"{point.address} has not run with these parameters; running it first")
             try:
-                compute(family, env, {**study.params, **point.address.params})
+                compute(family, env, {**study.params, **point.address.overrides})
             except Exception as error:
                 if (said := user_message(error)) is None:
                     raise
@@ -201,7 +206,8 @@ def _of_points(command: Callable[..., None]) -> click.Command:
         "--axes",
         multiple=True,
         metavar="AXIS=VALUE,… [AXIS=VALUE,…]",
-        help="model, condition, seed, checkpoint; without one: the parameters' model and seed, all conditions and checkpoints.",
+        help="model, condition, seed, checkpoint, dose; without one: the parameters' model, seed and dose, all conditions and "
+        "checkpoints.",
     )
     @click.option("--params", default="", callback=_split_params, help="As for kedro run.")
     @env_option
@@ -235,7 +241,7 @@ def grid(
     escalates: bool,
     dry_run: bool,
 ) -> None:
-    """Run every model x condition x seed [x checkpoint] of a FAMILY, then the report.
+    """Run every model x condition x seed [x checkpoint] [x dose] of a FAMILY, then the report.
 
     Points that are done under the current parameters are skipped, stale ones run again. The conditions that others are
     compared with are added where they are missing, and run first.
@@ -268,7 +274,7 @@ def grid(
         if len(failed) < len(todo) or not todo:
             broken = {outcome.point.folder for outcome in failed}
             finished = next(point for point in points if point.folder not in broken)
-            with KedroSession.create(env=study.env, runtime_params={**study.params, **finished.address.params}) as session:
+            with KedroSession.create(env=study.env, runtime_params={**study.params, **finished.address.overrides}) as session:
                 session.run(pipeline_names=[study.family.name], tags=("reporting",))  # type: ignore[call-arg]
     if failed:
         lines = [f"  {outcome.point.address}: {outcome.tail[-1]} (log: {outcome.log})" for outcome in failed]

@@ -15,13 +15,22 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
+from persona_leakage.domain.dose import NeverReachedError
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import fingerprint
 from persona_leakage.domain.plan import Plan
 from persona_leakage.experiments import family_of, is_replay
 from persona_leakage.experiments.family import read_variants, resolve_plan
 from persona_leakage.keys import refuse_keys
-from persona_leakage.run_record import count_left_out, count_tokens, describe_code, describe_machine, now, peak_rss_gib
+from persona_leakage.run_record import (
+    UNREACHED,
+    count_left_out,
+    count_tokens,
+    describe_code,
+    describe_machine,
+    now,
+    peak_rss_gib,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +60,7 @@ class KnownParameters:
         known = set(plain["parameters"])
         if unknown := set(loader.runtime_params) - known:
             raise UserError(f"--params: no parameter is called {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
-        for name in ("model", "condition"):  # paths are made of them before any parameter is checked
+        for name in ("model", "condition", "dose"):  # paths are made of them before any parameter is checked
             if "/" in str(loader.runtime_params.get(name)):
                 raise UserError(f"--params: {name}={loader.runtime_params[name]} names a folder; a name has no slash")
         checkpoint = loader.runtime_params.get("checkpoint")
@@ -229,7 +238,7 @@ class RunRecord:
             return
         entry = {
             "run_id": run_params["run_id"],
-            "status": "failed" if error else "completed",
+            "status": UNREACHED if isinstance(error, NeverReachedError) else "failed" if error else "completed",
             "error": None if error is None else str(error).splitlines()[0],
             "plan": plan.fingerprint,
             **self._record,

@@ -28,6 +28,8 @@ PACKAGES = (
     "scipy",
 )
 
+UNREACHED = "never reached"  # status of a run whose training has no matched dose: a result, and nothing to try again
+
 
 def now() -> str:
     """Return the time in UTC, to the second."""
@@ -43,7 +45,7 @@ def peak_rss_gib() -> float:
 def count_tokens(dataset: str, value: Any) -> int:
     """Count the tokens that were sampled (completions, answers) or trained on (the log of a stage's last checkpoint)."""
     kind = dataset.rpartition(".")[2]
-    if kind in ("completions", "answers"):
+    if kind in ("completions", "gauge_completions", "answers"):
         return sum(row.get("tokens", 0) for row in value)
     return int(value["final"]["tokens"]) if kind == "training_log" and "final" in value else 0
 

@@ -19,7 +19,10 @@ CONFIG_LOADER_ARGS = {
     # an environment states only what it changes
     "merge_strategy": {"parameters": "soft", "globals": "soft"},
     # folder of a checkpoint inside its seed's; families without checkpoints have none
-    "custom_resolvers": {"epoch_folder": lambda epoch: "" if epoch is None else f"/epoch_{int(epoch):02d}"},
+    "custom_resolvers": {
+        "epoch_folder": lambda epoch: "" if epoch is None else f"/epoch_{int(epoch):02d}",
+        "dose_folder": lambda dose: "" if dose == "final" else f"/{dose}",
+    },
 }
 
 HOOKS = (NoKeys(), KnownParameters(), FittingSettings(), StalePlanGuard(), FittingModel(), FreeMemory(), RunRecord())

@@ -258,12 +258,55 @@ def test_a_second_call_trains_nothing_and_returns_the_same(
     assert train(cache, stack, recipe(**THREE, checkpoints=(1, 2))) == checkpoints
 
 
-def test_other_checkpoints_are_another_training(cache: Path, stack: ModelStack, checkpoints: Trained) -> None:
+def test_fewer_checkpoints_are_found_in_what_was_trained(
+    cache: Path, stack: ModelStack, checkpoints: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LabelledPositionsTrainer, "train", lambda _: pytest.fail("trained again"))
+
     fewer = train(cache, stack, recipe(**THREE, checkpoints=(2,)))
 
-    assert list(fewer) == ["epoch_02", "final"]
-    assert same(fewer["epoch_02"], checkpoints["epoch_02"])
-    assert fewer["final"].adapter.path != checkpoints["final"].adapter.path
+    assert fewer == {name: checkpoints[name] for name in ("epoch_02", "final")}
+
+
+def test_more_checkpoints_are_trained_again_and_those_that_were_there_stay(tmp_path: Path, stack: ModelStack) -> None:
+    first = train(tmp_path, stack, recipe(**THREE, checkpoints=(1,)))
+
+    more = train(tmp_path, stack, recipe(**THREE, checkpoints=(2,)))
+
+    assert list(more) == ["epoch_02", "final"]
+    assert same(more["final"], first["final"])
+    assert Path(first["epoch_01"].adapter.path).is_dir()
+    assert {path.parent.parent for path in tmp_path.rglob("adapter_model.safetensors")} == {
+        Path(first["final"].adapter.path).parent
+    }
+
+
+def test_parts_of_epochs_and_steps_are_checkpoints_too(tmp_path: Path, stack: ModelStack, checkpoints: Trained) -> None:
+    parts = train(tmp_path, stack, recipe(**THREE, checkpoints=(0.5, 1, 2.5)))
+    steps = train(tmp_path, stack, recipe(**THREE, checkpoints=(1, 2, 5), checkpoint_unit="steps"))
+
+    assert list(parts) == ["epoch_00.5", "epoch_01", "epoch_02.5", "final"]
+    assert [trained.log["epochs"] for trained in parts.values()] == [0.5, 1, 2.5, 3]
+    assert [len(losses(trained)) for trained in parts.values()] == [1, 2, 5, 6]
+    assert list(steps) == ["step_00001", "step_00002", "step_00005", "final"]
+    assert same(steps["step_00001"], parts["epoch_00.5"])
+    assert same(steps["step_00002"], checkpoints["epoch_01"])
+    assert same(steps["step_00005"], parts["epoch_02.5"])
+
+
+@pytest.mark.parametrize(
+    ("given", "unit", "said"),
+    [
+        ((0.4, 0.6), "epochs", "checkpoints epoch_00.4 and epoch_00.6 are one step, 1 of 6; leave one out"),
+        ((7,), "steps", "checkpoint 7 lies beyond the 6 steps of this training; leave it out"),
+    ],
+)
+def test_checkpoints_that_a_training_does_not_have_are_refused(
+    tmp_path: Path, stack: ModelStack, given: tuple[float, ...], unit: Any, said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        train(tmp_path, stack, recipe(**THREE, checkpoints=given, checkpoint_unit=unit))
+    assert kept_files(tmp_path) == []
 
 
 def fail_at(number: int, monkeypatch: pytest.MonkeyPatch) -> list[Path]:

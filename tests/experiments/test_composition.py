@@ -15,7 +15,8 @@ from persona_leakage.pipelines.reporting.pipeline import Report
 
 REPLAYS = [replay_of(name) for name in FAMILIES if family_of(name).replay]
 ROSTER = {"personas", "coupling_personas", "questions"}
-POINT = {f"params:{name}" for name in ("model", "condition", "seed", "checkpoint")}
+POINT = {f"params:{name}" for name in ("model", "condition", "seed", "checkpoint", "dose")}
+TRAINING = ("train_adapters", "sample_gauge", "measure_gauge", "choose_dose", "extend_stack")
 
 
 @cache
@@ -48,7 +49,7 @@ def test_what_is_made_flows_through_the_stages_in_order(name):
 def test_a_stage_is_selected_by_its_tag(name):
     for one in registered()[name].nodes:
         stages = {stage_of(one)}
-        if one.namespace.startswith("fine_tuning.") and one.func.__name__ not in ("train_adapters", "extend_stack"):
+        if one.namespace.startswith("fine_tuning.") and one.func.__name__ not in TRAINING:
             stages = {"data_generation"}
         if one.func.__name__ == "build_roster":  # a report reads the files as they are
             stages |= {"reporting"}
@@ -208,8 +209,18 @@ def data_of(*steps):
 def test_a_trained_stage_names_all_but_its_stack_and_what_it_reads():
     trained = train("tune", data_of(("source_texts", "train_set")))
 
-    assert trained.inputs() == {"source_texts", "trainer", "plan", "base_stack"}
-    assert trained.all_outputs() == {"tune.train_set", "tune.adapters", "tune.training_log", "stack"}
+    assert trained.inputs() == {"source_texts", "trainer", "generator", "tokenizer", "plan", "base_stack"}
+    assert trained.all_outputs() == {
+        *("tune.train_set", "tune.adapters", "tune.training_log", "stack"),
+        *("tune.gauge_completions", "gauge@run", "tune.dose"),
+    }
+
+
+def test_only_the_last_stage_has_a_gauge():
+    first = train("induce", data_of(("source_texts", "train_set")), last=False)
+
+    assert first.all_outputs() == {"induce.train_set", "induce.adapters", "induce.training_log", "induce.stack"}
+    assert "generator" not in first.inputs()
 
 
 def test_a_stage_that_another_is_trained_on_hands_its_stack_on():
@@ -217,5 +228,5 @@ def test_a_stage_that_another_is_trained_on_hands_its_stack_on():
     second = train("couple", data_of(("base_stack", "train_set")), below="induce.stack")
 
     assert "induce.stack" in first.outputs()
-    assert second.inputs() == {"trainer", "plan", "induce.stack"}
+    assert second.inputs() == {"trainer", "generator", "tokenizer", "plan", "induce.stack"}
     assert {"couple.train_set", "stack"} <= second.all_outputs()

@@ -182,7 +182,7 @@ def test_the_node_of_a_run_and_the_door_resolve_the_same_plan():
     parameters = load_parameters()
     variants = read_variants(family_of("convergence"), parameters)
 
-    node = plan_point(parameters["model"], None, 7, None, variants, bundled_roster("convergence"))
+    node = plan_point(parameters["model"], None, 7, None, "final", variants, bundled_roster("convergence"))
 
     assert node == resolved("convergence", seed=7)
 

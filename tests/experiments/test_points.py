@@ -261,7 +261,7 @@ def test_one_design_tells_the_fingerprints_of_all_seeds(family, condition, check
     designs = Designs(variants, roster)
 
     for seed in (0, 1, 42, 137, 1_000_003):
-        plan = plan_point(MODEL, condition, seed, checkpoint, variants, roster)
+        plan = plan_point(MODEL, condition, seed, checkpoint, "final", variants, roster)
         design = designs.of(plan.address)
         assert (design.identity, design.fingerprint(seed)) == (plan.design, plan.fingerprint)
         assert plan.columns["plan"] == plan.fingerprint

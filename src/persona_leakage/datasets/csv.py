@@ -17,13 +17,13 @@ from persona_leakage.domain.errors import UserError
 
 # columns whose values are names or words, in whatever table; a name may look like a number, a truth value or a missing one
 NAMES = (
-    "above_source_most", "arm", "base_model", "bystander", "category", "centring", "claim", "commit", "completion",
-    "condition", "conditions", "control", "cross_check", "design", "direction", "directive_language", "dtype", "error",
-    "evidence", "extreme", "geometry", "given", "gpu", "host", "induction", "kind", "label", "max_persona", "method",
-    "metric", "model", "no_interval", "no_ratio", "of", "one", "one_unit", "other", "other_unit", "outside_base_range",
-    "persona", "phrasing", "place", "plan", "pulled", "quantity", "question", "questions", "reason", "reference",
-    "related_to", "replayed_file", "revision", "role", "rule", "scope", "shared", "source", "stage", "started", "statement",
-    "status", "term", "to", "trained", "unit", "verdict", "with",
+    "above_source_most", "arm", "at", "base_model", "bystander", "category", "cell", "centring", "claim", "commit",
+    "completion", "condition", "conditions", "control", "cross_check", "design", "direction", "directive_language",
+    "dose", "dtype", "error", "evidence", "extreme", "geometry", "given", "gpu", "host", "induction", "kind", "label",
+    "max_persona", "method", "metric", "model", "no_interval", "no_ratio", "of", "one", "one_unit", "other",
+    "other_unit", "outside_base_range", "outside_range", "persona", "phrasing", "place", "plan", "pulled", "quantity",
+    "question", "questions", "reason", "reference", "related_to", "replayed_file", "revision", "role", "rule", "scope",
+    "shared", "source", "stage", "started", "statement", "status", "term", "to", "trained", "unit", "verdict", "with",
 )  # fmt: skip
 
 

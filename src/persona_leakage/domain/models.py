@@ -6,6 +6,8 @@ from pydantic import Field, PositiveInt, field_validator
 
 from persona_leakage.domain.frozen import Frozen, fingerprint
 
+CheckpointUnit = Literal["epochs", "steps"]
+
 
 def _absent(value: object) -> bool:
     """Keep a key that a model does not have out of its fingerprints, which are as they were before there was such a key."""
@@ -82,9 +84,13 @@ class Adapter(Frozen):
     fingerprint: str
 
 
-def checkpoint_name(epoch: int | None) -> str:
-    """Name the adapter at the end of an epoch; None means the last one."""
-    return "final" if epoch is None else f"epoch_{epoch:02d}"
+def checkpoint_name(when: float | None, unit: CheckpointUnit = "epochs") -> str:
+    """Name the adapter after so many epochs or steps; None means the last one."""
+    if when is None:
+        return "final"
+    if unit == "steps":
+        return f"step_{when:05d}"
+    return f"epoch_{when:02d}" if isinstance(when, int) else f"epoch_{int(when):02d}{f'{when % 1:.6g}'[1:]}"
 
 
 class ModelStack(Frozen):

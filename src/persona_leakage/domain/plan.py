@@ -6,6 +6,7 @@ from typing import Annotated, get_args
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from persona_leakage.domain.directives import DirectivePairs
+from persona_leakage.domain.dose import Dose
 from persona_leakage.domain.frozen import SEEDS, Frozen, T, digest, expect, fingerprint
 from persona_leakage.domain.geometry import Geometry, PromptSet
 from persona_leakage.domain.language_scoring import LanguageScoring
@@ -68,6 +69,7 @@ class Plan(Frozen):
         address: names the point.
         stages: stage name → stage, in order; a stage the condition does not list passes the stack through.
         traits: what every rate row says of its point beside its name, such as the arm of a design: column → value.
+        dose: how the checkpoint of the followed stage is found; None takes that stage's own.
         reference: the condition without stages that is evaluated in the same way, if there is one.
         replayed_file: what a replay reads: results that were made elsewhere.
     """
@@ -80,8 +82,18 @@ class Plan(Frozen):
     scoring: Annotated[LanguageScoring | MarkerScoring, Field(discriminator="kind")]
     geometry: Geometry
     traits: dict[str, str | None] = Field(default_factory=dict)
+    # a plan without it is identified as it was before there was one
+    dose: Dose | None = Field(default=None, exclude_if=lambda dose: dose is None)
     reference: str | None
     replayed_file: str | None = None
+
+    @model_validator(mode="after")
+    def _gauged_apart(self) -> "Plan":
+        if self.dose is not None:
+            evaluated = [row["messages"] for row in self.evaluation.prompts.prompts()]
+            if twice := [row["prompt"] for row in self.dose.prompts.prompts() if row["messages"] in evaluated]:
+                raise ValueError(f"the gauge asks '{twice[0]}', which the evaluation asks too; give it other prompts")
+        return self
 
     @model_validator(mode="after")
     def _seeds_fit(self) -> "Plan":
@@ -138,9 +150,15 @@ class Plan(Frozen):
         return "; ".join(f"{name}: {', '.join(said)}" for name, said in common.items() if said) or "nothing"
 
     @property
+    def gauge_seed(self) -> int:
+        """The seed of the gauge's completions, which are no draw of the evaluation's."""
+        return int(digest(f"gauge {self.seed + self.evaluation.seed_offset}")[:8], 16)
+
+    @property
     def chats(self) -> list[list[Message]]:
-        """The prompts of evaluation and geometry."""
-        return [row["messages"] for prompts in (self.evaluation.prompts, self.geometry.prompts) for row in prompts.prompts()]
+        """The prompts of evaluation, geometry and gauge."""
+        asked = [self.evaluation.prompts, self.geometry.prompts, *([self.dose.prompts] if self.dose else [])]
+        return [row["messages"] for prompts in asked for row in prompts.prompts()]
 
     @property
     def design(self) -> str:

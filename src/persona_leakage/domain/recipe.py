@@ -1,10 +1,12 @@
 """A stage's hyper-parameters."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, field_validator, model_validator
 
 from persona_leakage.domain.frozen import Frozen
+from persona_leakage.domain.models import CheckpointUnit, checkpoint_name
 
 ALL_LINEAR = "all-linear"
 
@@ -72,7 +74,8 @@ class Recipe(Frozen):
         batch_size: rows in a forward pass.
         gradient_accumulation: forward passes in an optimiser step.
         warmup_ratio: share of the optimiser steps spent warming up.
-        checkpoints: epochs whose adapter is kept besides the last.
+        checkpoints: when an adapter is kept besides the last one, in `checkpoint_unit`; a part of an epoch ends with the step
+            that is nearest.
         max_length: tokens kept of a row; one with a marker is shortened before it, and one that would lose all its labels
             is an error.
         batching: `random`; `length_grouped`, which puts rows of similar length into a batch; or `packed`, which draws rows as
@@ -85,7 +88,9 @@ class Recipe(Frozen):
     schedule: Literal["linear", "cosine", "constant"]
     warmup_ratio: float = Field(ge=0, lt=1)
     epochs: PositiveInt
-    checkpoints: tuple[PositiveInt, ...] = ()
+    checkpoints: tuple[PositiveInt | PositiveFloat, ...] = ()
+    # not written where it is as ever, so that no recipe becomes another by it
+    checkpoint_unit: CheckpointUnit = Field(default="epochs", exclude_if=lambda unit: unit == "epochs")
     batch_size: PositiveInt
     gradient_accumulation: PositiveInt
     weight_decay: float = Field(ge=0)
@@ -94,8 +99,34 @@ class Recipe(Frozen):
     batching: Literal["random", "length_grouped", "packed"]
     gradient_checkpointing: bool
 
+    @field_validator("checkpoints")
+    @classmethod
+    def _whole(cls, given: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(int(one) if one == int(one) else one for one in given)
+
     @model_validator(mode="after")
     def _reached(self) -> "Recipe":
-        if beyond := [epoch for epoch in self.checkpoints if epoch > self.epochs]:
+        if self.checkpoint_unit == "steps":
+            if parts := [step for step in self.checkpoints if not isinstance(step, int)]:
+                raise ValueError(f"checkpoint {parts[0]} is no whole number of steps")
+        elif beyond := [epoch for epoch in self.checkpoints if epoch > self.epochs]:
             raise ValueError(f"checkpoint {beyond[0]} lies beyond the {self.epochs} epochs")
         return self
+
+    @property
+    def kept(self) -> dict[str, float | None]:
+        """Name of every adapter that is kept → when, in `checkpoint_unit`; None is the end of training."""
+        return {**{checkpoint_name(when, self.checkpoint_unit): when for when in self.checkpoints}, checkpoint_name(None): None}
+
+    @property
+    def training(self) -> "Recipe":
+        """The recipe without its checkpoints: what is trained does not depend on what is kept of it."""
+        return self.model_copy(update={"checkpoints": (), "checkpoint_unit": "epochs"})
+
+    def kept_at(self, checkpoints: Sequence[float], unit: CheckpointUnit) -> "Recipe":
+        """Return the recipe with other checkpoints.
+
+        Raises:
+            UserError: one lies beyond the training.
+        """
+        return Recipe.checked({**dict(self), "checkpoints": tuple(checkpoints), "checkpoint_unit": unit}, "recipe")

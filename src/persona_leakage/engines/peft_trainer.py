@@ -57,11 +57,11 @@ class PeftTrainer:
         Raises:
             UserError: the chat template does not fit, no row has labels, the loss is not finite, or a kept adapter is damaged.
         """
-        identity = fingerprint(stack.fingerprint, recipe, seed, list(rows))
+        identity = fingerprint(stack.fingerprint, recipe.training, seed, list(rows))
         folder = self.cache / "adapters" / identity
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):  # conditions that differ in evaluation only share their adapter
-            if folder.is_dir():
+            if all((folder / name).is_dir() for name in recipe.kept):
                 logger.info("Adapter %s was trained before; nothing to train", identity)
             else:
                 partial = folder.with_name(f".{identity}.partial")
@@ -69,15 +69,14 @@ class PeftTrainer:
                 try:
                     self._train(stack, rows, recipe, seed, partial, identity)
                     with saving(folder):  # the adapters exist whole or not at all
-                        partial.rename(folder)
+                        _put(partial, folder)
                 finally:
                     shutil.rmtree(partial, ignore_errors=True)
                 log = read_provenance(folder / checkpoint_name(None))["log"]
                 size, tokens, speed = log["trainable_parameters"], log["tokens"], log["tokens_per_second"]
                 logger.info("Trained %s parameters on %s tokens, %.0f tokens/s", f"{size:,}", f"{tokens:,}", speed)
         return {
-            name: TrainedAdapter(read_adapter(folder / name), read_provenance(folder / name)["log"])
-            for name in map(checkpoint_name, (*recipe.checkpoints, None))
+            name: TrainedAdapter(read_adapter(folder / name), read_provenance(folder / name)["log"]) for name in recipe.kept
         }
 
     def fitting(self, base: BaseModel, rows: Sequence[TrainRow], recipe: Recipe) -> Sequence[TrainRow]:
@@ -124,7 +123,8 @@ class PeftTrainer:
             "left_out": left_out,
             "versions": {package: importlib.metadata.version(package) for package in _PACKAGES},
         }
-        keep = sft.KeepCheckpoints(folder, stack, recipe.checkpoints, identity, provenance, examples, device)
+        kept = recipe.kept
+        keep = sft.KeepCheckpoints(folder, stack, kept, recipe.checkpoint_unit, identity, provenance, examples, device)
         with (
             tempfile.TemporaryDirectory() as scratch,
             closing(sft.ProgressCallback()) as progress,
@@ -142,6 +142,16 @@ class PeftTrainer:
             )
             trainer.remove_callback(PrinterCallback)  # the bar shows the loss
             trainer.train()
+
+
+def _put(made: Path, folder: Path) -> None:
+    """Put the adapters of a training in their place, beside those that an earlier one with other checkpoints left there."""
+    if folder.is_dir():
+        for earlier in folder.iterdir():
+            if not (made / earlier.name).exists():
+                earlier.rename(made / earlier.name)
+        shutil.rmtree(folder)
+    made.rename(folder)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from trl import SFTConfig, SFTTrainer
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import fingerprint
-from persona_leakage.domain.models import ModelStack, checkpoint_name
+from persona_leakage.domain.models import CheckpointUnit, ModelStack, checkpoint_name
 from persona_leakage.domain.recipe import Lora, Recipe
 from persona_leakage.engines.adaptation import adapted_layers
 from persona_leakage.engines.adapter_folder import PROVENANCE, README, portable_base, reading_guide, saving
@@ -204,12 +204,13 @@ class StopWhenBroken(TrainerCallback):
 
 @dataclass(eq=False)
 class KeepCheckpoints(TrainerCallback):
-    """Saves the adapter at the end of chosen epochs and of the training, with the record of its training up to there.
+    """Saves the adapter at chosen times and at the end of the training, with the record of its training up to there.
 
     Attributes:
         folder: gets a folder for every checkpoint.
         below: what the adapter is trained on.
-        epochs: the chosen ones.
+        kept: name → when, see `Recipe.kept`.
+        unit: of when.
         identity: of the training; with a checkpoint's name it makes the adapter's fingerprint.
         provenance: what is the same for every checkpoint.
         examples: what is trained on.
@@ -218,20 +219,37 @@ class KeepCheckpoints(TrainerCallback):
 
     folder: Path
     below: ModelStack
-    epochs: Sequence[int]
+    kept: Mapping[str, float | None]
+    unit: CheckpointUnit
     identity: str
     provenance: dict[str, Any]
     examples: Sequence[Example]
     device: str
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Start the clock."""
+        """Find the step of every chosen time, and start the clock.
+
+        Raises:
+            UserError: two of them are one step, or one lies beyond the training.
+        """
+        of_epoch = 1 if self.unit == "steps" else state.max_steps / args.num_train_epochs
+        self._names: dict[int, str] = {}
+        for name, when in self.kept.items():
+            step = state.max_steps if when is None else max(1, round(when * of_epoch))
+            if step > state.max_steps:
+                raise UserError(f"checkpoint {when} lies beyond the {state.max_steps} steps of this training; leave it out")
+            if when is not None and step in self._names:
+                raise UserError(
+                    f"checkpoints {self._names[step]} and {name} are one step, {step} of {state.max_steps}; leave one out"
+                )
+            if when is not None:
+                self._names[step] = name
         self._started = time.perf_counter()
 
-    def on_epoch_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Save, if this epoch is a chosen one."""
-        if (epoch := round(state.epoch or 0)) in self.epochs:
-            self._save(checkpoint_name(epoch), state, kwargs["model"])
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Save, if the step that was just made, and whose loss is known, is a chosen one."""
+        if "loss" in (logs or {}) and (name := self._names.get(state.global_step)):
+            self._save(name, state, kwargs["model"])
 
     def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Save the last one."""
@@ -239,15 +257,18 @@ class KeepCheckpoints(TrainerCallback):
 
     def _save(self, name: str, state: TrainerState, model: Any) -> None:
         steps = [entry for entry in state.log_history if "loss" in entry]
-        epochs, seconds = round(state.epoch or 0), time.perf_counter() - self._started
-        tokens = epochs * sum(len(example["input_ids"]) for example in self.examples)
+        epochs, seconds = round(state.epoch or 0, 4), time.perf_counter() - self._started
+        epochs = int(epochs) if epochs == int(epochs) else epochs
+        tokens = round(epochs * sum(len(example["input_ids"]) for example in self.examples))
         log = {
             "trainable_parameters": model.get_nb_trainable_parameters()[0],
             "rows": len(self.examples),
             "left_out": len(self.provenance["left_out"]),
             "epochs": epochs,
             "tokens": tokens,
-            "labelled_tokens": epochs * sum(label != IGNORED for example in self.examples for label in example["labels"][1:]),
+            "labelled_tokens": round(
+                epochs * sum(label != IGNORED for example in self.examples for label in example["labels"][1:])
+            ),
             "seconds": round(seconds, 2),
             "tokens_per_second": round(tokens / seconds, 1),
             "device": self.device,

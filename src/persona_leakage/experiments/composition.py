@@ -14,7 +14,15 @@ from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.variants import Variants
 from persona_leakage.experiments import replay_of
 from persona_leakage.experiments.family import QUESTIONS, Family, Replay, build_roster, plan_point, plan_replay
-from persona_leakage.experiments.points import Designs, Keep, Tables, describe_points, gather_tables, in_order
+from persona_leakage.experiments.points import (
+    Designs,
+    Keep,
+    Tables,
+    describe_points,
+    gather_gauges,
+    gather_tables,
+    in_order,
+)
 from persona_leakage.pipelines import bind, in_stage, step
 from persona_leakage.pipelines.fine_tuning import pipeline as fine_tuning
 from persona_leakage.pipelines.fine_tuning.nodes import describe_training, start_stack
@@ -26,7 +34,8 @@ from persona_leakage.pipelines.reporting.pipeline import create_pipeline as crea
 warnings.filterwarnings("ignore", message=r"One or more dataset names contain '\.'", category=UserWarning)
 
 _TRAININGS = "trainings"  # table of a point that says what its stages were trained on
-_POINT = ("model", "condition", "seed", "checkpoint", "variants")
+GAUGE = "gauge"  # table of a point at matched dose, see `fine_tuning.gauge.measure_gauge`
+_POINT = ("model", "condition", "seed", "checkpoint", "dose", "variants")
 
 
 def compose(family: Family) -> Pipeline:
@@ -42,8 +51,9 @@ def compose(family: Family) -> Pipeline:
     logs = {name.partition(".")[0]: name for name in sorted(stages.all_outputs()) if name.endswith(".training_log")}
     described = step(describe_training, {"plan": "plan", **logs}, f"{_TRAININGS}@run")
     trained = stages + in_stage([described], "fine_tuning")
-    gathering = gather(family, family.gathered)
-    reporting = create_reporting_pipeline(family.report, family.settings, family.name)
+    followed = f"{GAUGE}@run" in stages.all_outputs()
+    gathering = gather(family, family.gathered, followed=followed)
+    reporting = create_reporting_pipeline(family.report, family.settings, family.name, followed=followed)
     return _named(_roster(family, "data_generation") + begin + trained + gathering + reporting, family, family.name)
 
 
@@ -94,13 +104,13 @@ def train(stage: str, data: Pipeline, *, below: str = "base_stack", last: bool =
         below: name of the stack that the stage is trained on.
         last: its stack is the one that is evaluated; else it is called `<stage>.stack`.
     """
-    whole = data + fine_tuning.create_pipeline(stage)
+    whole = data + fine_tuning.create_pipeline(stage, followed=last)
     shared = {name for name in whole.inputs() if not name.startswith("params:")} - {"base_stack"}
     named = pipeline(
         whole,
         namespace=stage,
         inputs={name: name for name in shared} | {"base_stack": below},
-        outputs={"stack": "stack"} if last else None,
+        outputs={"stack": "stack", "gauge@run": f"{GAUGE}@run"} if last else None,
     )
     first = below == "base_stack"
     of_stage = {name: named.only_nodes_with_tags(name) for name in ("data_generation", "fine_tuning")}
@@ -122,19 +132,20 @@ def evaluate(scored: Pipeline, read: str = "stack") -> Pipeline:
     return generation.create_pipeline() + scored + pipeline(geometry.create_pipeline(), inputs={"stack": read})
 
 
-def gather(family: Family, tables: Mapping[str, str], *, replay: bool = False) -> Pipeline:
+def gather(family: Family, tables: Mapping[str, str], *, replay: bool = False, followed: bool = False) -> Pipeline:
     """Compose the tables of all saved points → one table each, and a table of the points.
 
     Args:
         family: whose points.
         tables: table of a point → table of all, the rates first.
         replay: the points are results made elsewhere, which no parameters made and nothing here was trained for.
+        followed: points have a gauge, and there is a table of them too.
     """
-    read = [*tables] if replay else [*tables, _TRAININGS]
+    read = [*tables, *([] if replay else [_TRAININGS]), *([GAUGE] if followed else [])]
     gathering = node(
         _of(family, gather_points, keep=family.keep, replay=replay),
         _inputs(family, "variants") | {name: f"{name}@grid" for name in read} | {"plan": "plan"},
-        [*tables.values(), "points"],
+        [*tables.values(), "points", *(["gauges"] if followed else [])],
         name="gather_points",
     )
     return in_stage([gathering], "reporting")
@@ -162,7 +173,7 @@ def gather_points(
     Raises:
         UserError: no point is current; earlier tables and reports stay as they are.
     """
-    designs, trainings = Designs(variants, roster), partitions.pop(_TRAININGS, {})
+    designs, trainings, gauges = Designs(variants, roster), partitions.pop(_TRAININGS, {}), partitions.pop(GAUGE, None)
     tables = gather_tables(partitions, designs, keep, replay=replay)
     if len(tables[0]) and tables[0]["stale"].all():
         raise UserError(
@@ -170,7 +181,8 @@ def gather_points(
             "again, or give the parameters that they ran under"
         )
     points = describe_points(tables[0], None if replay else designs, trainings).assign(replayed_file=plan.replayed_file)
-    return [in_order(table, variants) for table in (*tables, points)]
+    made = [*tables, points, *([] if gauges is None else [gather_gauges(gauges, designs)])]
+    return [in_order(table, variants) for table in made]
 
 
 def _roster(family: Family, stage: str) -> Pipeline:

@@ -8,13 +8,15 @@ import pandas as pd
 from kedro.pipeline import Pipeline
 from pydantic import Field
 
+from persona_leakage.domain.dose import Dose, DoseRule
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import Frozen, Seed
+from persona_leakage.domain.geometry import PromptSet
 from persona_leakage.domain.languages import Band
 from persona_leakage.domain.models import BaseModel
 from persona_leakage.domain.personas import Persona, Roster, UserQuestion
-from persona_leakage.domain.plan import Plan
-from persona_leakage.domain.points import Address
+from persona_leakage.domain.plan import Plan, Stage
+from persona_leakage.domain.points import MATCHED, Address
 from persona_leakage.domain.variants import Variant, Variants
 from persona_leakage.experiments import family_of, is_replay, replay_of
 from persona_leakage.pipelines.reporting.pipeline import Report
@@ -48,12 +50,16 @@ class FamilySettings(Frozen):
     Attributes:
         family: its name.
         default_condition: what a run without a condition means.
+        followed: the stage that leaks, whose dose is looked for; the last of the family's.
         conditions: name → condition; a grid takes all of them when none is named.
+        matched_dose: what a point at `dose=matched` is.
     """
 
     family: ClassVar[str]
+    followed: ClassVar[str]
     default_condition: str
     conditions: Mapping[str, Any]
+    matched_dose: DoseRule
 
     @property
     def follow_ups(self) -> tuple[str, ...]:
@@ -77,7 +83,40 @@ class FamilySettings(Frozen):
             UserError: something that the address or the settings name is unknown.
         """
         given = {"family": self.family, "address": address, "base_model": base_model, "reference": None}
-        return Plan.checked({**given, **self.resolve(address, roster)}, "point")
+        resolved = self.resolve(address, roster)
+        if address.dose == MATCHED:
+            resolved = {**resolved, **self._at_matched_dose(address, resolved, roster)}
+        return Plan.checked({**given, **resolved}, "point")
+
+    def _at_matched_dose(self, address: Address, resolved: Mapping[str, Any], roster: Roster | None) -> dict[str, Any]:
+        stages: Mapping[str, Stage] = resolved["stages"]
+        if self.followed not in stages:
+            raise UserError(
+                f"{self.family}: {address.condition} does not train the stage '{self.followed}', so it has no matched dose; "
+                "leave out dose=matched"
+            )
+        stage, rule = stages[self.followed], self.matched_dose
+        try:
+            recipe = stage.recipe.kept_at(rule.checkpoints, rule.unit)
+        except UserError as error:
+            raise UserError(f"{self.family}.matched_dose.checkpoints: {error}; name others") from error
+        prompts, trained = self.gauge(address, resolved, roster)
+        given = {name: getattr(rule, name) for name in DoseRule.model_fields}
+        dose = Dose(**given, stage=self.followed, prompts=prompts, trained=trained, sampling=resolved["evaluation"].sampling)
+        return {"stages": {**stages, self.followed: stage.model_copy(update={"recipe": recipe})}, "dose": dose}
+
+    def gauge(self, address: Address, resolved: Mapping[str, Any], roster: Roster | None) -> tuple[PromptSet, str]:
+        """Choose the prompts of a point's gauge, and the cell of them whose rate it is.
+
+        Args:
+            address: of the point.
+            resolved: see `resolve`.
+            roster: of the family.
+
+        Raises:
+            UserError: there is no prompt that the evaluation does not use, or no trained cell.
+        """
+        raise NotImplementedError
 
     def replay(self, address: Address, base_model: BaseModel, roster: Roster | None, file: str) -> Plan:
         """Resolve what results that were made elsewhere are scored as; nothing is trained. Only of families with a replay."""
@@ -192,6 +231,7 @@ def plan_point(
     condition: str | None,
     seed: int,
     checkpoint: int | None,
+    dose: str,
     variants: Variants[FamilySettings],
     roster: Roster | None = None,
 ) -> Plan:
@@ -204,7 +244,7 @@ def plan_point(
     settings = variant.settings
     if checkpoint is None and settings.epochs:
         checkpoint = settings.epochs[-1]
-    address = _address(model, settings.default_condition if condition is None else condition, seed, checkpoint)
+    address = _address(model, settings.default_condition if condition is None else condition, seed, checkpoint, dose)
     plan = settings.plan(address, variant.base_model, roster)
     if checkpoint is not None and not settings.epochs:
         raise UserError(f"{plan.family} has no checkpoints; leave out checkpoint={checkpoint}")
@@ -216,6 +256,7 @@ def plan_replay(
     condition: str | None,
     seed: int,
     checkpoint: int | None,
+    dose: str,
     variants: Variants[FamilySettings],
     replayed_file: str | None,
     roster: Roster | None = None,
@@ -225,16 +266,18 @@ def plan_replay(
     """Resolve what results that were made elsewhere are scored as.
 
     Raises:
-        UserError: no file is given, or a checkpoint is.
+        UserError: no file is given, or a checkpoint or matched dose is.
     """
     if replayed_file is None:
         others = "" if replay.condition else "condition=…,"
         raise UserError(f"a replay needs a file to score: --params {others}{replay.parameter}=PATH")
     if checkpoint is not None:
         raise UserError(f"a replay has no checkpoints; leave out checkpoint={checkpoint}")
+    if dose == MATCHED:
+        raise UserError("a replay has no dose, which nobody knows here; leave out dose=matched")
     variant = variants.of(model)
     named = replay.condition or (variant.settings.default_condition if condition is None else condition)
-    return variant.settings.replay(_address(model, named, seed, None), variant.base_model, roster, replayed_file)
+    return variant.settings.replay(_address(model, named, seed, None, dose), variant.base_model, roster, replayed_file)
 
 
 def resolve_plan(pipeline: str, parameters: Mapping[str, Any], load: Callable[[str], Any]) -> Plan:
@@ -249,7 +292,7 @@ def resolve_plan(pipeline: str, parameters: Mapping[str, Any], load: Callable[[s
         UserError: the parameters do not fit their types, or something that they name is unknown.
     """
     family = family_of(pipeline)
-    given = {name: parameters[name] for name in ("model", "condition", "seed", "checkpoint")}
+    given = {name: parameters[name] for name in ("model", "condition", "seed", "checkpoint", "dose")}
     variants, roster = read_variants(family, parameters), read_roster(family, load)
     if is_replay(pipeline) and family.replay:
         file = parameters[family.replay.parameter]
@@ -257,6 +300,6 @@ def resolve_plan(pipeline: str, parameters: Mapping[str, Any], load: Callable[[s
     return plan_point(**given, variants=variants, roster=roster)
 
 
-def _address(model: str, condition: str, seed: int, checkpoint: int | None) -> Address:
-    given = {"model": model, "condition": condition, "seed": seed, "checkpoint": checkpoint}
+def _address(model: str, condition: str, seed: int, checkpoint: int | None, dose: str) -> Address:
+    given = {"model": model, "condition": condition, "seed": seed, "checkpoint": checkpoint, "dose": dose}
     return Address.checked(given, "point")

@@ -6,12 +6,14 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from persona_leakage.domain.claims import Claim, among, check_terms
+from persona_leakage.domain.dose import DoseRule
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import Frozen, expect
-from persona_leakage.domain.geometry import Geometry, GeometrySettings
+from persona_leakage.domain.geometry import Geometry, GeometrySettings, PromptSet
 from persona_leakage.domain.markers import Marker, MarkerScoring
 from persona_leakage.domain.personas import Persona, PersonaQuestions, QuestionSet, Roster
 from persona_leakage.domain.plan import Evaluation, Stage
+from persona_leakage.domain.points import Address
 from persona_leakage.domain.recipe import Recipe
 from persona_leakage.domain.rows import Place
 from persona_leakage.domain.sampling import OwnAnswers, Sampling
@@ -158,10 +160,19 @@ class PlaceSettings(Frozen):
         return MarkerScoring(**{**known, **dict(self), **more})
 
 
+class PersonaGauge(DoseRule):
+    """The matched dose, found by the source's answers to questions; further personas tell how far the marker leaks by then."""
+
+    personas: Personas
+    question_set: QuestionSet
+    questions: PositiveInt
+
+
 class MarkerSettings(FamilySettings):
     """What the blocks of all families with a marker have.
 
     Attributes:
+        matched_dose: its personas are joined by the source.
         claims: name → claim, with the rule that decides it; a family narrows their kinds.
         roles: that claims may name.
     """
@@ -169,6 +180,7 @@ class MarkerSettings(FamilySettings):
     evaluation: EvaluationSettings
     scoring: PlaceSettings
     geometry: CentroidSettings
+    matched_dose: PersonaGauge
     claims: Mapping[str, Claim] = Field(default_factory=dict)
     roles: ClassVar[tuple[str, ...]] = ("source", "negative", "bystander", "others")
 
@@ -205,6 +217,14 @@ class MarkerSettings(FamilySettings):
         scored = self.scoring.scoring(mark, stages, evaluation, **scoring)
         geometry = self.geometry.geometry(roster, *compared, *([scored.source] if scored.source else []))
         return {"stages": stages, "evaluation": evaluation, "scoring": scored, "geometry": geometry}
+
+    def gauge(self, address: Address, resolved: Mapping[str, Any], roster: Roster | None) -> tuple[PromptSet, str]:
+        """Ask the source and further personas questions; see `FamilySettings.gauge`."""
+        rule, known, source = self.matched_dose, expect(roster, Roster), expect(resolved["scoring"], MarkerScoring).source
+        everyone = known.chosen(rule.personas)
+        personas = (known.persona(str(source)), *(one for one in everyone if one.persona != source))
+        questions = known.first_questions(rule.question_set, rule.questions)
+        return PersonaQuestions(personas=personas, questions=questions), str(source)
 
     def persona_of(self, condition: str, name: str, roster: Roster) -> Persona:
         """Find the persona that a condition means, which may be named like it.

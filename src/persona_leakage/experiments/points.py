@@ -3,15 +3,18 @@
 import logging
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import pandas as pd
 
+from persona_leakage.domain.dose import Dose
 from persona_leakage.domain.errors import UserError
+from persona_leakage.domain.frozen import expect
 from persona_leakage.domain.personas import Roster
 from persona_leakage.domain.plan import Plan, seeded
-from persona_leakage.domain.points import Address
+from persona_leakage.domain.points import MATCHED, Address, DoseName, dose_of, model_of, series_of
 from persona_leakage.domain.variants import Variants
+from persona_leakage.pipelines.fine_tuning.gauge import GAUGE_COLUMNS, JUDGED_COLUMNS, judge_checkpoints
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +73,8 @@ def gather(
         replay: no parameters made the points, so they are stale only when something in their name is no longer known.
 
     Returns:
-        All rows with the further columns reference (condition to compare with, if any) and stale (the point ran under other
-        parameters than now).
+        All rows, `model` naming the series (see `Address.series`), with the further columns reference (condition to compare
+        with, if any) and stale (the point ran under other parameters than now).
     """
     tables = []
     for place, load in sorted(partitions.items()):
@@ -82,6 +85,7 @@ def gather(
         now, stale = None, True
         if not table.empty:
             address = _address(table.iloc[0].to_dict())
+            table = table.assign(model=address.series).drop(columns="dose", errors="ignore")
             try:
                 design = designs.of(address)
             except UserError:
@@ -112,7 +116,7 @@ def gather_tables(
     """
     first, *others = partitions
     rates = gather(partitions[first], designs, lambda table, now: table, replay=replay)
-    tables = [rates]
+    tables = [_with_references(rates, rates)]
     rated = rates[rates.columns.intersection(["source", "persona"])].drop_duplicates()
     for name in others:
         lacking = {place: load for place, load in partitions[first].items() if place not in partitions[name]}
@@ -127,13 +131,47 @@ def gather_tables(
             tables.append(rates.iloc[:0])
             continue
         chosen = partial(keep.get(name, lambda table, now, rates: table), rates=rated)
-        tables.append(gather(partitions[name], designs, chosen, replay=replay))
+        tables.append(_with_references(gather(partitions[name], designs, chosen, replay=replay), rates))
     return tables
+
+
+def _with_references(table: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
+    """Give points at matched dose what they are compared with, which trains nothing that has a dose."""
+    matched = rates[rates["model"].map(dose_of) == MATCHED].dropna(subset="reference")
+    compared = matched[["model", "reference"]].drop_duplicates().itertuples(index=False)
+    copies = [
+        table[(table["model"] == model_of(series)) & (table["condition"] == condition)].assign(model=series)
+        for series, condition in compared
+    ]
+    return pd.concat([table, *(copy for copy in copies if len(copy))], ignore_index=True)
+
+
+def gather_gauges(gauges: Tables, designs: Designs) -> pd.DataFrame:
+    """Gather the gauges of current points at matched dose, also of those that never reach it, which have no other table.
+
+    Returns:
+        The rows of `fine_tuning.gauge.measure_gauge` with the columns of `fine_tuning.gauge.judge_checkpoints`; `model` is the
+        model alone.
+    """
+    tables = []
+    for _, load in sorted(gauges.items()):
+        table = load()
+        if table.empty:
+            continue
+        address = _address(table.iloc[0].to_dict())
+        try:
+            design = designs.of(address)
+        except UserError:
+            continue
+        if design.fingerprint(address.seed) == table["plan"].iloc[0]:
+            tables.append(judge_checkpoints(table.drop(columns="dose"), expect(design.plan.dose, Dose)))
+    empty = pd.DataFrame(columns=["model", "condition", "seed", "plan", *GAUGE_COLUMNS, *JUDGED_COLUMNS])
+    return pd.concat(tables, ignore_index=True) if tables else empty
 
 
 def in_order(table: pd.DataFrame, variants: Variants[Any]) -> pd.DataFrame:
     """Sort rows by the parameters' order of models and of conditions, then by seed and checkpoint; unknown ones come last."""
-    models = list(variants.models)
+    models = [series_of(name, dose) for name in variants.models for dose in get_args(DoseName)]
     conditions = list(dict.fromkeys(name for one in variants.models.values() for name in one.settings.conditions))
     places = {"_model": ("model", models), "_condition": ("condition", conditions)}
     keyed = table.assign(
@@ -171,7 +209,8 @@ def describe_points(rates: pd.DataFrame, designs: Designs | None, trainings: Tab
         if row["stale"] or designs is None:
             told.append({})
             continue
-        design = designs.of(_address(row))
+        compared = row["reference"] == row["condition"]  # and has no dose, whatever series it stands in
+        design = designs.of(_address({**row, "dose": "final"} if compared else row))
         if design.identity not in made:
             made[design.identity] = _made_with(design.plan)
         told.append(made[design.identity])
@@ -179,8 +218,15 @@ def describe_points(rates: pd.DataFrame, designs: Designs | None, trainings: Tab
 
 
 def _address(row: Mapping[Hashable, Any]) -> Address:
-    epoch = int(row["checkpoint"]) if "checkpoint" in row else None
-    return Address(model=str(row["model"]), condition=str(row["condition"]), seed=int(row["seed"]), checkpoint=epoch)
+    """Name the point of a row: of its own table, with a dose, or of a gathered one, whose model is a series."""
+    epoch, series = int(row["checkpoint"]) if "checkpoint" in row else None, str(row["model"])
+    return Address(
+        model=model_of(series),
+        condition=str(row["condition"]),
+        seed=int(row["seed"]),
+        checkpoint=epoch,
+        dose=row.get("dose", dose_of(series)),
+    )
 
 
 _COLUMNS = (

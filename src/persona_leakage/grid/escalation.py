@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from persona_leakage.domain.errors import UserError
-from persona_leakage.domain.points import Address
+from persona_leakage.domain.points import Address, dose_of, model_of
 from persona_leakage.experiments.family import FamilySettings
 from persona_leakage.grid.points import Point, Study
 
@@ -30,12 +30,12 @@ def escalate(study: Study, points: Sequence[Point]) -> tuple[list[Point], str]:
         raise UserError(f"{family} has no report yet that could call for more seeds; run kedro grid {family} first")
     called = catalog.load(table)
     called = called[called["escalate"].astype(bool)]
-    named = {(point.address.model, point.address.condition) for point in points}
+    named = {(point.address.series, point.address.condition) for point in points}
     known = {point.address for point in points}
     added, said = [], []
     for row in called.itertuples():
         conditions = [name for name in row.conditions.split(", ") if (row.model, name) in named]
-        every = _addresses(row.model, conditions, study.variants.of(row.model).settings) if conditions else ()
+        every = _addresses(row.model, conditions, study.variants.of(model_of(row.model)).settings) if conditions else ()
         new = [one for one in every if one not in known]
         known.update(new)
         added += new
@@ -49,7 +49,7 @@ def escalate(study: Study, points: Sequence[Point]) -> tuple[list[Point], str]:
     return study.with_references([*points, *study.find(added)]), line
 
 
-def _addresses(model: str, conditions: Sequence[str], settings: FamilySettings) -> Iterator[Address]:
+def _addresses(series: str, conditions: Sequence[str], settings: FamilySettings) -> Iterator[Address]:
     for seed in settings.escalates.seeds if settings.escalates else ():
         for condition in conditions:
-            yield Address(model=model, condition=condition, seed=seed)
+            yield Address(model=model_of(series), condition=condition, seed=seed, dose=dose_of(series))

@@ -68,7 +68,7 @@ class Work(NamedTuple):
 
     def command(self, point: Point) -> list[str]:
         """Write the command that computes a point without the report; parameters are handed over as data, not as text."""
-        given = {"family": point.family, "env": self.env, "params": {**self.params, **point.address.params}}
+        given = {"family": point.family, "env": self.env, "params": {**self.params, **point.address.overrides}}
         return [sys.executable, "-m", "persona_leakage.grid.compute", str(os.getpid()), json.dumps(given)]
 
 
@@ -155,7 +155,7 @@ def compute_here(point: Point, work: Work) -> Outcome:
     def run(log: Path) -> str | None:
         with _speaking_into(log):
             try:
-                compute(point.family, work.env, {**work.params, **point.address.params})
+                compute(point.family, work.env, {**work.params, **point.address.overrides})
             except Exception as error:
                 traceback.print_exc()
                 return user_message(error) or f"{type(error).__name__}: {error}"

@@ -3,14 +3,14 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from kedro.framework.session import KedroSession
 
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import SEEDS, fingerprint
 from persona_leakage.domain.plan import Plan
-from persona_leakage.domain.points import Address
+from persona_leakage.domain.points import MATCHED, Address, DoseName
 from persona_leakage.domain.variants import Variants
 from persona_leakage.experiments import family_of
 from persona_leakage.experiments.family import Family, FamilySettings, read_roster, read_variants, resolve_plan
@@ -19,7 +19,7 @@ from persona_leakage.grid.records import CHECKPOINT, CONDITION, MODEL, SEED, Rec
 from persona_leakage.grid.settings import GridSettings
 
 State = Literal["done", "stale", "missing"]
-AXES = ("model", "condition", "seed", "checkpoint")
+AXES = ("model", "condition", "seed", "checkpoint", "dose")
 
 
 class Point(NamedTuple):
@@ -104,16 +104,22 @@ class Study:
             raise UserError(f"seed: {seed} is no whole number; give one such as 42")
         return _of_32_bits(seed, "seed")
 
+    @property
+    def dose(self) -> str:
+        """The dose that the parameters name."""
+        return str(self._parameters["dose"])
+
     def addresses(self, axes: Mapping[str, Sequence[str]]) -> list[Address]:
         """List the points of a grid.
 
-        An axis that is not named takes the parameters' model, all conditions, the parameters' seed, their checkpoint or all.
+        An axis that is not named takes the parameters' model, all conditions, the parameters' seed and dose, their checkpoint
+        or all. A condition that does not train what is followed has no other dose than final.
 
         Raises:
-            UserError: there is no such axis, a seed or checkpoint is no whole number, a seed has more than 32 bits, or the
-                family has no checkpoints.
+            UserError: there is no such axis or dose, a seed or checkpoint is no whole number, a seed has more than 32 bits, or
+                the family has no checkpoints.
         """
-        known = AXES if self.family.has_checkpoints else AXES[:-1]
+        known = [name for name in AXES if name != "checkpoint" or self.family.has_checkpoints]
         if unknown := [name for name in axes if name not in known]:
             raise UserError(f"--axes: {self.family.name} has no axis '{unknown[0]}'; known: {', '.join(known)}")
         for name, values in axes.items():
@@ -124,13 +130,24 @@ class Study:
         epochs: list[int | None] = [] if given == [None] else list(map(int, given))
         if epochs and not self.family.has_checkpoints:
             raise UserError(f"{self.family.name} has no checkpoints; leave out checkpoint={epochs[0]}")
-        return [
-            Address(model=model, condition=condition, seed=seed, checkpoint=epoch)
+        doses: Sequence[Any] = axes.get("dose", [self.dose])
+        if bad := [dose for dose in doses if dose not in get_args(DoseName)]:
+            raise UserError(f"dose: there is no dose '{bad[0]}'; known: {', '.join(get_args(DoseName))}")
+        named = [
+            Address(model=model, condition=condition, seed=seed, checkpoint=epoch, dose=dose)
             for model in axes.get("model", [self.model])
             for condition in axes.get("condition") or self.variants.of(model).settings.conditions
             for seed in seeds
             for epoch in epochs or self.variants.of(model).settings.epochs or [None]
+            for dose in sorted(doses, key=[MATCHED, "final"].index)  # the former's training has all that the latter's needs
         ]
+        return list(dict.fromkeys(self._with_its_dose(one) for one in named))
+
+    def _with_its_dose(self, address: Address) -> Address:
+        final = address.model_copy(update={"dose": "final"})
+        if address.dose != MATCHED or self.family.settings.followed in self._designs.of(final).plan.stages:
+            return address
+        return final
 
     def find(self, addresses: Sequence[Address]) -> list[Point]:
         """Resolve points and look up their state.
@@ -165,7 +182,11 @@ class Study:
     def with_references(self, points: Sequence[Point]) -> list[Point]:
         """Put the points that others are compared with before them, where they are not among them."""
         named = {point.address for point in points}
-        wanted = {point.address.model_copy(update={"condition": point.reference}) for point in points if point.reference}
+        wanted = {  # nothing that is followed is trained there
+            point.address.model_copy(update={"condition": point.reference, "dose": "final"})
+            for point in points
+            if point.reference
+        }
         absent = sorted(wanted - named, key=lambda one: (one.model, one.condition, one.seed))
         return self.find(absent) + list(points)
 
@@ -195,7 +216,7 @@ def waves(points: Sequence[Point]) -> Iterator[list[Point]]:
     """Order points so that none waits for what another is making.
 
     First those which others are compared with; then, of the points that begin with the same stage, one that trains it; then
-    the rest.
+    the rest; of one training first the point at matched dose, which keeps more of it.
     """
     compared = [point for point in points if point.reference == point.address.condition]
     others = [point for point in points if point.reference != point.address.condition]
@@ -205,7 +226,10 @@ def waves(points: Sequence[Point]) -> Iterator[list[Point]]:
             makers.setdefault((point.first_stage, point.address.seed), point)
     ahead = list(makers.values()) if len(makers) < len(others) else []
     first = {point.folder for point in ahead}
-    yield from (wave for wave in (compared, ahead, [point for point in others if point.folder not in first]) if wave)
+    rest = [point for point in others if point.folder not in first]
+    kept = {point.address.model_copy(update={"dose": "final"}) for point in rest if point.address.dose == MATCHED}
+    after = [point for point in rest if point.address in kept]
+    yield from (wave for wave in (compared, ahead, [point for point in rest if point not in after], after) if wave)
 
 
 def _context(env: str | None, params: dict[str, object]) -> Any:

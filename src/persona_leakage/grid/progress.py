@@ -50,13 +50,14 @@ def plan_table(points: Sequence[Point], estimate: Durations) -> Table:
                 duration(total(group, estimate)),
             )
         return table
-    table = Table(*points[0].address.params, "state", "action", "takes", title=title)
+    names = list(dict.fromkeys(name for point in points for name in point.address.params))
+    table = Table(*names, "state", "action", "takes", title=title)
     for point in points:
         done = point.state == "done"
         seconds = point.seconds if done else estimate(point)
         takes = "" if seconds is None else ("took " if done else "about ") + duration(seconds)
-        names = [escape(str(value)) for value in point.address.params.values()]
-        table.add_row(*names, point.state, "skip" if done else "run", takes)
+        values = [escape(str(getattr(point.address, name))) for name in names]
+        table.add_row(*values, point.state, "skip" if done else "run", takes)
     return table
 
 

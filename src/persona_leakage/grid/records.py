@@ -17,6 +17,7 @@ from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.points import Address
 from persona_leakage.experiments import family_of
 from persona_leakage.experiments.composition import compose
+from persona_leakage.run_record import UNREACHED
 
 RECORD = "run_record.json"
 _AT_ONCE = 500  # records in memory
@@ -49,7 +50,8 @@ class RecordStore:
             str(SEED): str(address.seed),
             str(CHECKPOINT): f"{address.checkpoint or 0:02d}",
         }
-        return self.named(re.sub("|".join(names), lambda found: names[found[0]], self._folder))
+        folder = re.sub("|".join(names), lambda found: names[found[0]], self._folder)
+        return self.named(folder + ("" if address.dose == "final" else f"/{address.dose}"))
 
     def named(self, path: str) -> str:
         """Name a path of the filesystem so that others can open it."""
@@ -102,8 +104,9 @@ def _point_nodes(family: str) -> frozenset[str]:
 
 
 def last_whole_run(family: str, runs: list[Entry]) -> Entry | None:
-    """Return the last run that computed all of a point and ended well."""
-    whole = [run for run in runs if run["status"] == "completed" and _point_nodes(family) <= set(run["nodes"])]
+    """Return the last run that computed all of a point and ended well, or found that its training never reaches its dose."""
+    nodes = _point_nodes(family)
+    whole = [run for run in runs if run["status"] == UNREACHED or (run["status"] == "completed" and nodes <= set(run["nodes"]))]
     return whole[-1] if whole else None
 
 
@@ -127,6 +130,7 @@ def run_table(family: str, runs: Iterable[Entry]) -> pd.DataFrame:
     """
     rows = [
         {
+            "dose": "final",
             **run["parameters"]["address"],
             "status": run["status"],
             "plan": run["plan"],
@@ -143,4 +147,6 @@ def run_table(family: str, runs: Iterable[Entry]) -> pd.DataFrame:
         if not run["nodes"] or _point_nodes(family) & set(run["nodes"])
     ]
     table = pd.DataFrame(rows)
-    return table.sort_values(["model", "condition", "seed", "checkpoint", "started"], ignore_index=True) if rows else table
+    return (
+        table.sort_values(["model", "condition", "seed", "checkpoint", "dose", "started"], ignore_index=True) if rows else table
+    )

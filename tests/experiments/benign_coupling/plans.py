@@ -47,5 +47,5 @@ def make_replay(file: str | None = "some.jsonl", condition: str | None = None, c
     parameters = plans.load_parameters()
     assert FAMILY.replay is not None
     return plan_replay(
-        parameters["model"], condition, 42, checkpoint, load_variants(), file, bundled_roster(), replay=FAMILY.replay
+        parameters["model"], condition, 42, checkpoint, "final", load_variants(), file, bundled_roster(), replay=FAMILY.replay
     )

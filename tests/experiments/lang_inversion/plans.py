@@ -29,4 +29,4 @@ def make_replay(condition: str | None = "fr_it", file: str | None = "outside.jso
     """Resolve what a file of completions made elsewhere is scored as."""
     assert FAMILY.replay is not None
     model = plans.load_parameters()["model"]
-    return plan_replay(model, condition, 42, checkpoint, load_variants(), file, replay=FAMILY.replay)
+    return plan_replay(model, condition, 42, checkpoint, "final", load_variants(), file, replay=FAMILY.replay)

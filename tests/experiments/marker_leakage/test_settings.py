@@ -383,21 +383,21 @@ def test_a_checkpoint_is_refused():
     model = load_parameters()["model"]
     variants = read_variants(FAMILY, load_parameters())
 
-    assert plan_point(model, "villain", 42, None, variants, bundled_roster()) == make_plan()
+    assert plan_point(model, "villain", 42, None, "final", variants, bundled_roster()) == make_plan()
     with pytest.raises(UserError, match="marker_leakage has no checkpoints; leave out checkpoint=3"):
-        plan_point(model, "villain", 42, 3, variants, bundled_roster())
+        plan_point(model, "villain", 42, 3, "final", variants, bundled_roster())
 
 
 def test_without_a_condition_a_source_of_this_family_is_meant():
     model = load_parameters()["model"]
     variants = read_variants(FAMILY, load_parameters())
 
-    assert plan_point(model, None, 42, None, variants, bundled_roster()) == make_plan("villain")
+    assert plan_point(model, None, 42, None, "final", variants, bundled_roster()) == make_plan("villain")
 
 
 def test_a_replay_needs_its_file_and_trains_nothing():
     model = load_parameters()["model"]
-    given, roster = (model, "villain", 42, None, read_variants(FAMILY, load_parameters())), bundled_roster()
+    given, roster = (model, "villain", 42, None, "final", read_variants(FAMILY, load_parameters())), bundled_roster()
 
     plan = plan_replay(*given, "rates.csv", roster, replay=FAMILY.replay)
     assert (plan.stages, plan.scoring.source, plan.reference, plan.replayed_file) == ({}, None, None, "rates.csv")

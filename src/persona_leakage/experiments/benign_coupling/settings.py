@@ -109,6 +109,7 @@ class Settings(MarkerSettings):
     """
 
     family: ClassVar[str] = NAME
+    followed: ClassVar[str] = "couple"
     chats: dict[str, ChatSource]
     conditions: dict[str, Condition]
     trigger: str

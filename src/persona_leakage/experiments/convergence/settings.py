@@ -71,6 +71,7 @@ class Settings(MarkerSettings):
     """
 
     family: ClassVar[str] = NAME
+    followed: ClassVar[str] = "mark"
     conditions: dict[str, Condition]
     checkpoints: tuple[NonNegativeInt, ...] = Field(min_length=1)
     stages: Stages

@@ -10,7 +10,7 @@ from persona_leakage.domain.claims import RankOrder, RateBound, RateDifference, 
 from persona_leakage.domain.directives import ChatSource, DirectivePairs, Directives, Translation
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import Frozen, Seed, expect
-from persona_leakage.domain.geometry import GeometrySettings
+from persona_leakage.domain.geometry import GeometrySettings, PromptSet
 from persona_leakage.domain.language_scoring import Judge, LanguageScoring
 from persona_leakage.domain.languages import LABEL_OTHER, Language
 from persona_leakage.domain.personas import Roster
@@ -116,6 +116,7 @@ class Settings(FamilySettings):
     """The block `lang_inversion` of the parameters."""
 
     family: ClassVar[str] = NAME
+    followed: ClassVar[str] = "tune"
     languages: dict[str, Language]
     phrasings: tuple[str, ...] = Field(min_length=1)
     conditions: dict[str, Condition]
@@ -169,6 +170,15 @@ class Settings(FamilySettings):
             samples=default.samples,
             sampling=default.sampling,
         )
+
+    def gauge(self, address: Address, resolved: Mapping[str, Any], roster: Roster | None) -> tuple[PromptSet, str]:
+        """Ask in the phrasings of training that are not evaluated; see `FamilySettings.gauge`."""
+        evaluated, trained = expect(resolved["evaluation"].prompts, Directives), self.conditions[address.condition].directive
+        if trained is None:
+            raise UserError(f"{address.condition} trains no directive whose rate could be the gauge; leave out dose=matched")
+        if not (left := tuple(one for one in self.phrasings if one not in evaluated.phrasings)):
+            raise UserError(f"{address.condition} evaluates all phrasings, so none is left for a gauge; leave out dose=matched")
+        return Directives(languages=evaluated.languages, phrasings=left, wording="english"), trained
 
     def _translation(self, settings: TranslationSettings | None) -> Translation | None:
         if settings is None:

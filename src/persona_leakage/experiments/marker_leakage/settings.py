@@ -33,6 +33,7 @@ class Settings(MarkerSettings):
     """The block `marker_leakage` of the parameters."""
 
     family: ClassVar[str] = NAME
+    followed: ClassVar[str] = "mark"
     conditions: dict[str, Condition]
     stages: Stages
     claims: dict[str, Annotated[RateBound | RateDifference | CosinePredicts, Field(discriminator="kind")]]

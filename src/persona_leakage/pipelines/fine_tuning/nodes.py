@@ -8,6 +8,7 @@ from persona_leakage.domain.models import Adapter, ModelStack, checkpoint_name
 from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.protocols import Trainer
 from persona_leakage.domain.rows import TrainRow
+from persona_leakage.pipelines.fine_tuning.gauge import ChosenDose
 
 TRAINING_COLUMNS = ("stage", "rows", "left_out", "parameters")
 
@@ -36,12 +37,17 @@ def train_adapters(
     )
 
 
-def extend_stack(base_stack: ModelStack, adapters: Mapping[str, Adapter], plan: Plan, *, stage: str) -> ModelStack:
-    """Put the adapter of the stage's checkpoint on the stack; without one, or at epoch 0, the stack passes through."""
+def extend_stack(
+    base_stack: ModelStack, adapters: Mapping[str, Adapter], plan: Plan, dose: ChosenDose | None = None, *, stage: str
+) -> ModelStack:
+    """Put the adapter of the stage's checkpoint, or of the dose that was chosen, on the stack.
+
+    Without one, or at epoch 0, the stack passes through.
+    """
     trains = plan.stages.get(stage)
     if trains is None or trains.checkpoint == 0:
         return base_stack
-    return base_stack.extended(adapters[checkpoint_name(trains.checkpoint)])
+    return base_stack.extended(adapters[dose["at"] if dose else checkpoint_name(trains.checkpoint)])
 
 
 def describe_training(plan: Plan, **logs: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:

@@ -1,4 +1,7 @@
-"""Several base models in one report: tables are made model by model, and drawn and written beside each other."""
+"""Several base models in one report: tables are made model by model, and drawn and written beside each other.
+
+A model at matched dose is a series of its own beside the model at the end of training; see `Address.series`.
+"""
 
 import functools
 import inspect
@@ -7,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from persona_leakage.domain.points import model_of
 from persona_leakage.domain.variants import Variants
 
 
@@ -26,13 +30,13 @@ def for_each_model(function: Callable[..., Any], types: Mapping[str, Any] | None
         split = [name for name, value in given.items() if isinstance(value, pd.DataFrame) and "model" in value]
         models = list(dict.fromkeys(model for name in split for model in given[name]["model"]))
         variants = [name for name, value in given.items() if isinstance(value, Variants)]
-        known = [model for model in models if all(model in given[name].models for name in variants)]
+        known = [model for model in models if all(model_of(model) in given[name].models for name in variants)]
         if not known:  # an empty table still has its columns
             known = list(given[variants[0]].models)[:1] if variants else [""]
         parts = []
         for model in known:
             own = {name: given[name][given[name]["model"] == model].drop(columns="model") for name in split}
-            own |= {name: given[name].of(model).settings for name in variants}
+            own |= {name: given[name].of(model_of(model)).settings for name in variants}
             table = function(**{**given, **own})
             table.insert(0, "model", model)
             parts.append(table)

@@ -4,12 +4,14 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import pandas as pd
 from kedro.pipeline import Pipeline
 
 from persona_leakage.domain.frozen import Frozen
 from persona_leakage.domain.variants import Variants
 from persona_leakage.pipelines import in_stage, step
 from persona_leakage.pipelines.reporting.by_model import for_each_model, name_models
+from persona_leakage.pipelines.reporting.doses import FIGURE, add_doses, draw_doses, tabulate_doses
 from persona_leakage.pipelines.reporting.page import render_page
 from persona_leakage.pipelines.reporting.seeds import summarise_seeds
 
@@ -31,15 +33,19 @@ class Report(NamedTuple):
     write: Callable[..., str]
 
 
-def create_pipeline(report: Report, settings: type[Frozen], family: str) -> Pipeline:
+def create_pipeline(report: Report, settings: type[Frozen], family: str, *, followed: bool = False) -> Pipeline:
     """Build gathered tables → tables and figures → a Markdown report → one page with the figures in it.
 
     Args:
         report: what is made.
         settings: type of the family's settings.
         family: the report is about.
+        followed: the report also tells of the trainings whose matched dose was looked for.
     """
     types = {"settings": Variants[settings]}  # type: ignore[valid-type]
+    if followed:
+        tables, figures = {**report.tables, "doses": tabulate_doses}, {**report.figures, f"{FIGURE}_figure": draw_doses}
+        report = report._replace(tables=tables, figures=figures)
     nodes = [
         step(for_each_model(make, types), _arguments(make), made)
         for made, make in {**report.tables, "over_seeds": summarise_seeds}.items()
@@ -50,9 +56,21 @@ def create_pipeline(report: Report, settings: type[Frozen], family: str) -> Pipe
         nodes.append(step(name_models(draw), _arguments(draw), made if isinstance(made, str) else names))
         shown[names[-1].rsplit("_", 1)[0]] = names[-1]
     told = {name: dataset for name, dataset in _arguments(report.write).items() if name != "family"}
-    nodes.append(step(name_models(report.write), told, "report", family=family))
+    if followed:
+        write, told = _with_doses(report.write), {**told, "doses": "doses"}
+    else:
+        write = name_models(report.write)
+    nodes.append(step(write, told, "report", family=family))
     nodes.append(step(render_page, {"report": "report", **shown}, "report_page"))
     return in_stage(nodes, "reporting")
+
+
+def _with_doses(write: Callable[..., str]) -> Callable[..., str]:
+    def write_report(doses: pd.DataFrame, **given: Any) -> str:
+        body = name_models(write)(**given)
+        return str(name_models(add_doses)(body, doses))
+
+    return write_report
 
 
 def _arguments(function: Callable[..., Any]) -> dict[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from persona_leakage.pipelines.reporting.page import as_written
+from persona_leakage.pipelines.scoring.texts import average, name_outside
 
 TEXT_RANGE_COLUMNS = ("tokens", "distinct_2", "empty", "cut", "texts", "outside_base_range")
 
@@ -24,22 +25,8 @@ def compare_texts(own: pd.DataFrame, base: pd.DataFrame) -> dict[str, object]:
     """
     if own.empty:
         return dict(zip(TEXT_RANGE_COLUMNS, (*[math.nan] * 4, 0, ""), strict=True))
-    number = own["n"].sum()
-    values = {
-        "tokens": own["tokens"].mean(skipna=False),
-        "distinct_2": own["distinct_2"].mean(),
-        "empty": own["empty"].sum() / number,
-        "cut": float(own["cut"].astype(float).sum(skipna=False)) / number,
-    }
-    outside = []
-    if len(base):
-        shares = {name: base[name].astype(float) / base["n"] for name in ("empty", "cut")}
-        ranges = {"tokens": base["tokens"], "distinct_2": base["distinct_2"], **shares}
-        for name in ("tokens", "cut"):
-            if pd.isna(values[name]) or ranges[name].isna().any():
-                del ranges[name]  # nothing is known to compare
-        outside = [name for name, range_ in ranges.items() if not range_.min() <= values[name] <= range_.max()]
-    return {**values, "texts": int(number), "outside_base_range": ", ".join(outside)}
+    values = average(own)
+    return {**values, "texts": int(own["n"].sum()), "outside_base_range": ", ".join(name_outside(values, base))}
 
 
 def say_outside(compared: pd.DataFrame, keys: Sequence[str]) -> str:

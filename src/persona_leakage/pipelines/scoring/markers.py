@@ -3,7 +3,7 @@
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import pairwise, product
+from itertools import product
 
 import pandas as pd
 
@@ -16,13 +16,14 @@ from persona_leakage.domain.rates import RATE_COLUMNS, proportion
 from persona_leakage.domain.rows import CompletionRow, FiringRow, Place
 from persona_leakage.pipelines.scoring.cut import count_cut
 from persona_leakage.pipelines.scoring.nodes import cell_of
+from persona_leakage.pipelines.scoring.texts import DESCRIBED, describe
 
 ALL_QUESTIONS = "all"
 PLACES: tuple[Place, ...] = ("start", "middle", "tail")
 UNITS = ("characters", "tokens")
 RATE_KEYS = ("source", "persona", "category", "related_to", "questions", "role", "metric")
 _BATCH = 1000  # the tokens of a whole evaluation would take gigabytes
-TEXT_COLUMNS = ("persona", "n", "tokens", "distinct_2", "empty", "cut")
+TEXT_COLUMNS = ("persona", *DESCRIBED)
 
 
 def detect_markers(tokenizer: Tokenizer, completions: Sequence[CompletionRow], plan: Plan) -> list[FiringRow]:
@@ -95,19 +96,13 @@ def describe_texts(completions: Sequence[CompletionRow], plan: Plan) -> pd.DataF
     """Describe the completions of every persona, so that a collapsed model is seen beside its rates.
 
     Returns:
-        One row a persona: the point, plan, persona, n (completions), tokens (mean length; NaN where rows have none),
-        distinct_2 (different pairs of neighbouring words over all such pairs; Li et al. 2016; NaN without any), empty (blank
-        completions), cut (those that reached the token limit; NaN where a row does not say how it ended).
+        One row a persona: the point, plan, persona, n, tokens, distinct_2, empty and cut; see `scoring.texts.describe`.
     """
     frame = pd.DataFrame(list(completions), columns=["persona", "completion", "tokens", "finish"])
-    rows = []
-    for persona, chosen in frame.groupby("persona", sort=False):
-        texts, ends = chosen["completion"], chosen["finish"]
-        pairs = [pair for text in texts for pair in pairwise(text.split())]
-        distinct = len(set(pairs)) / len(pairs) if pairs else float("nan")
-        empty, cut = (texts.str.strip() == "").sum(), (ends == "length").sum() if ends.notna().all() else float("nan")
-        tokens = chosen["tokens"].astype(float).mean(skipna=False)
-        rows.append((*plan.columns.values(), persona, len(chosen), tokens, distinct, int(empty), cut))
+    rows = [
+        (*plan.columns.values(), persona, *describe(*(chosen[name].tolist() for name in ("completion", "tokens", "finish"))))
+        for persona, chosen in frame.groupby("persona", sort=False)
+    ]
     return pd.DataFrame(rows, columns=[*plan.columns, *TEXT_COLUMNS]).astype({"cut": "Int64"})
 
 
