@@ -42,6 +42,20 @@ SHAPES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
         "eos_token_id": 151645,
     },
+    "qwen2.5-1.5b": {
+        "model_type": "qwen2",
+        "vocab_size": 151936,
+        "hidden_size": 1536,
+        "intermediate_size": 8960,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 32768,
+        "rope_theta": 1000000.0,
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": False,  # tied random weights would say the last token again and again
+        "eos_token_id": 151645,
+    },
     "smollm2-135m": {
         "model_type": "llama",
         "vocab_size": 49152,
@@ -102,20 +116,10 @@ def main() -> None:
 def make_models(given: argparse.Namespace) -> None:
     """Write random models of both shapes, with their tokenizers, and time a large matrix product."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     started = time.perf_counter()
-    for name, folder in (("qwen2.5-7b", given.qwen_tokenizer), ("smollm2-135m", given.smollm2_tokenizer)):
-        shape = dict(SHAPES[name])
-        torch.manual_seed(0)
-        with torch.device("cuda"):
-            model = AutoModelForCausalLM.from_config(
-                AutoConfig.for_model(shape.pop("model_type"), **shape), dtype=torch.bfloat16
-            )
-        model.save_pretrained(given.scratch / name)
-        AutoTokenizer.from_pretrained(folder).save_pretrained(given.scratch / name)
-        del model
-        torch.cuda.empty_cache()
+    for name in ("qwen2.5-7b", "smollm2-135m"):
+        _write_model(given, name)
     seconds = time.perf_counter() - started
     left, right = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     for _ in range(3):
@@ -127,6 +131,23 @@ def make_models(given: argparse.Namespace) -> None:
     torch.cuda.synchronize()
     product = 20 * 2 * 8192**3 / (time.perf_counter() - started) / 1e12
     _keep(given, "models", {"seconds": round(seconds, 1), "matrix_product_tflops": round(product, 1)})
+
+
+def _write_model(given: argparse.Namespace, name: str, norm: float = 1.0) -> None:
+    """Write a model of random weights; the last norm's weight tells how far its logits spread."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    shape = dict(SHAPES[name])
+    torch.manual_seed(0)
+    with torch.device("cuda"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(shape.pop("model_type"), **shape), dtype=torch.bfloat16)
+    model.model.norm.weight.data.fill_(norm)
+    model.save_pretrained(given.scratch / name)
+    tokenizer = given.smollm2_tokenizer if name.startswith("smollm2") else given.qwen_tokenizer
+    AutoTokenizer.from_pretrained(tokenizer).save_pretrained(given.scratch / name)
+    del model
+    torch.cuda.empty_cache()
 
 
 def train_large(given: argparse.Namespace) -> None:
@@ -257,6 +278,98 @@ def sample_small(given: argparse.Namespace) -> None:
     _keep(given, "sample_small", figures)
 
 
+def sampling(given: argparse.Namespace) -> None:
+    """Sample the 1.5B shape, whose vocabulary is large, from the nucleus, with vLLM's own sampler, and without a nucleus."""
+    from persona_leakage.engines import vllm_nucleus
+    from persona_leakage.engines.vllm_generator import _LiveEngine
+
+    name, steps, own = "qwen2.5-1.5b", [0], vllm_nucleus.sample
+    if not (given.scratch / name / "config.json").exists():
+        _write_model(given, name, norm=6.0)  # nuclei of some 170 tokens: logits have a deviation of 0.02 * 1536**0.5 * 6
+
+    def counted(*rows: Any) -> Any:
+        steps[0] += 1
+        return own(*rows)
+
+    vllm_nucleus.sample = counted
+    generator, stack = _vllm(given, "sampling", longest=512), _stack(given, name)
+    started = time.perf_counter()
+    generator.generate(stack, _prompts(1), 1, SAMPLING, 0)
+    figures: dict[str, Any] = {"engine_start_seconds": round(time.perf_counter() - started, 1)}
+    (live,) = _LiveEngine.engines.values()
+    figures["sampler"] = live.llm.collective_rpc(lambda worker: type(worker.model_runner.sampler).__module__)[0]
+    turns = [("nucleus", SAMPLING), ("vLLM's own", SAMPLING), ("nucleus, again", SAMPLING), ("top_p 1", WHOLE)]
+    for seed, (turn, settings) in enumerate(turns, start=1):
+        live.llm.collective_rpc(_own_sampler)
+        if turn.startswith("nucleus"):
+            vllm_nucleus.use_nucleus(live.llm)
+        steps[0] = 0
+        figures[turn] = _timed(partial(generator.generate, stack, _prompts(2220), 1, settings, seed))
+        figures[turn]["steps_by_nucleus"] = steps[0]
+        print(turn, figures[turn], flush=True)
+    _keep(given, "sampling", figures)
+
+
+def _own_sampler(worker: Any) -> None:
+    """Give vLLM its own sampler back."""
+    sampler = worker.model_runner.sampler
+    if hasattr(sampler, "topk_topp_sampler"):
+        sampler.topk_topp_sampler.forward = sampler.topk_topp_sampler.forward_native
+    else:
+        sampler.use_flashinfer = False
+
+
+def first_calls(given: argparse.Namespace, pause: int = 0) -> None:
+    """Look where the first calls of the 135M shape's engine lose their time: in few steps or all, in this process or others."""
+    from persona_leakage.engines.vllm_generator import _LiveEngine
+
+    name = "smollm2-135m"
+    if not (given.scratch / name / "config.json").exists():
+        _write_model(given, name)
+    generator, stack = _vllm(given, f"first calls {pause}", longest=1024), _stack(given, name)
+    generator.generate(stack, _prompts(1), 1, SAMPLING, 0)
+    (live,) = _LiveEngine.engines.values()
+    engine, step, times = live.llm.llm_engine, live.llm.llm_engine.step, []
+
+    def timed() -> Any:
+        started = time.perf_counter()
+        outputs = step()
+        times.append(time.perf_counter() - started)
+        return outputs
+
+    engine.step = timed
+    time.sleep(pause)
+    figures: dict[str, Any] = {"pause_seconds": pause}
+    for seed in range(1, 5):
+        times.clear()
+        before = (time.thread_time(), time.process_time(), _busy())
+        figures[f"seed {seed}"] = _timed(partial(generator.generate, stack, _prompts(DIRECTIVES), SAMPLES, SAMPLING, seed))
+        thread, process, machine = (
+            round(now - then, 2) for now, then in zip((time.thread_time(), time.process_time(), _busy()), before, strict=True)
+        )
+        middle = sorted(times)[len(times) // 2]
+        figures[f"seed {seed}"] |= {
+            "steps": len(times),
+            "median_step_ms": round(1000 * middle, 2),
+            "seconds_of_steps_thrice_as_long": round(sum(one for one in times if one > 3 * middle), 2),
+            "longest_steps_ms": [round(1000 * one) for one in sorted(times)[-5:]],
+            "medians_of_eighths_ms": [
+                round(1000 * sorted(part)[len(part) // 2], 1)
+                for start in range(8)
+                if (part := times[start * len(times) // 8 : (start + 1) * len(times) // 8])
+            ],
+            "cpu_seconds": {"this_thread": thread, "this_process": process, "machine": machine},
+        }
+        print(figures[f"seed {seed}"], flush=True)
+    _keep(given, "first_calls_after_a_pause" if pause else "first_calls", figures)
+
+
+def _busy() -> float:
+    """Seconds in which the machine's processors were not idle."""
+    ticks = Path("/proc/stat").read_text().split("\n")[0].split()[1:9]
+    return sum(int(ticks[place]) for place in (0, 1, 2, 5, 6)) / os.sysconf("SC_CLK_TCK")
+
+
 def read_states(given: argparse.Namespace) -> None:
     """Read hidden states of the 7B shape at four layers."""
     from persona_leakage.engines.hidden_states import HiddenStateExtractor
@@ -285,6 +398,9 @@ STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
     "train_large": train_large,
     "sample_grid": sample_grid,
     "sample_small": sample_small,
+    "sampling": sampling,
+    "first_calls": first_calls,
+    "first_calls_after_a_pause": partial(first_calls, pause=20),
     "train_small": train_small,
     "read_states": read_states,
     "sample_with_transformers": sample_with_transformers,

@@ -23,6 +23,7 @@ from persona_leakage.engines.base_model import chat_ids, load_merged, load_token
 from persona_leakage.engines.completion_rows import completion_entries, completion_rows, entry_key, sampling_progress
 from persona_leakage.engines.journal import Journal, open_journal
 from persona_leakage.engines.turns import fit_turns
+from persona_leakage.engines.vllm_nucleus import use_nucleus
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -214,7 +215,7 @@ class VllmGenerator:
         limits = self._limits(AutoConfig.from_pretrained(folder, revision=revision), 2 if base.dtype == "bfloat16" else 4)
         said = f"the engine (longest {self.longest}, memory_share {self.memory_share})"
         try:
-            return llm_class(
+            llm = llm_class(
                 model=folder,
                 revision=revision,
                 tokenizer_revision=revision,
@@ -227,6 +228,8 @@ class VllmGenerator:
             raise UserError(f"the GPU has no room for {said}; lower the generator's option memory_share") from error
         except (ValueError, RuntimeError) as error:
             raise UserError(f"vLLM does not start {said} for {base.name}: {_one_line(error)}") from error
+        use_nucleus(llm)
+        return llm
 
     def _limits(self, config: Any, number_bytes: int) -> dict[str, Any]:
         """Size the engine: its cache from the memory, its concurrency from the cache, its CUDA graphs from the concurrency."""
