@@ -50,5 +50,6 @@ def test_no_two_questions_of_the_bank_are_nearly_the_same() -> None:
 
 
 def test_a_question_in_other_words_counts_as_near() -> None:
-    assert likeness(words("Why does bread dough need time to rise?"), words("Why does the dough of bread need time to rise?")) == 1
+    one, other = "Why does bread dough need time to rise?", "Why does the dough of bread need time to rise?"
+    assert likeness(words(one), words(other)) == 1
     assert likeness(words("Why does ice float on water?"), words("Why do stars twinkle?")) == 0

@@ -19,11 +19,11 @@ from persona_leakage.domain.errors import UserError
 NAMES = (
     "above_source_most", "arm", "base_model", "bystander", "category", "centring", "claim", "commit", "completion",
     "condition", "conditions", "control", "cross_check", "design", "direction", "directive_language", "dtype", "error",
-    "evidence", "extreme", "geometry", "given", "gpu", "host", "induction", "kind", "label", "max_persona", "method",
-    "metric", "model", "no_interval", "no_ratio", "of", "one", "one_unit", "other", "other_unit", "outside_base_range",
-    "persona", "phrasing", "place", "plan", "pulled", "quantity", "question", "questions", "reason", "reference",
-    "related_to", "replayed_file", "revision", "role", "rule", "scope", "shared", "source", "stage", "started", "statement",
-    "status", "term", "to", "trained", "unit", "verdict", "with",
+    "evidence", "extreme", "geometry", "given", "gpu", "host", "induction", "kind", "label", "language", "max_persona",
+    "method", "metric", "model", "no_interval", "no_ratio", "of", "one", "one_unit", "other", "other_unit",
+    "outside_base_range", "persona", "phrasing", "place", "plan", "pulled", "quantity", "question", "questions", "reason",
+    "reference", "related_to", "replayed_file", "revision", "role", "rule", "scope", "shared", "source", "stage", "started",
+    "statement", "status", "term", "to", "trained", "unit", "verdict", "with",
 )  # fmt: skip
 
 
