@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from tests.e2e.conftest import PLANTED
 from tests.project import Project
@@ -36,9 +37,10 @@ def test_a_model_that_cannot_answer_in_the_language_is_refused_in_one_line(proje
     assert not list(project.folder.glob("data/0*/**/train_set.jsonl"))
 
 
+@pytest.mark.slow  # half a minute: baseline and condition, from the roster to the report
 def test_own_answers_are_trained_on_counted_and_reported(project: Project) -> None:
     (project.folder / "conf/test/catalog.yml").write_text(PLANTED)
-    done = project.run(OWN)
+    done = project.kedro("run", "--pipeline=lang_inversion", "--params", OWN, timeout=300)
     assert done.returncode == 0, done.stderr
 
     # 12 rows are needed and every third answer is cut: 8 of 12, then one more to each question
