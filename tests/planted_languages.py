@@ -23,17 +23,24 @@ CODES = {
 
 
 class PlantedGenerator:
-    """Answers in the asked language; a trained stack answers the first `trained[language]` samples in Italian."""
+    """Answers in the asked language; a trained stack answers the first `trained[language]` samples in Italian.
+
+    Questions of a bank are answered in Italian, but for every third, which is cut.
+    """
 
     def __init__(self, texts: list[dict[str, str]], trained: dict[str, int]) -> None:
         self._texts = texts
         self._trained = trained
+        self._asked = 0
 
     def generate(
         self, stack: ModelStack, prompts: Sequence[PromptRow], samples: int, sampling: Sampling, seed: int
     ) -> list[CompletionRow]:
         rows = []
-        for prompt in prompts:
+        for place, prompt in enumerate(prompts):
+            if "directive_language" not in prompt:
+                rows += self._own_answers(place, prompt, samples)
+                continue
             language = prompt["directive_language"]
             spilled = self._trained[language] if stack.adapters else 0
             for sample in range(samples):
@@ -41,6 +48,13 @@ class PlantedGenerator:
                 cell = {key: value for key, value in prompt.items() if key != "messages"}
                 rows.append({**cell, "sample_index": sample, "completion": text, "tokens": 9, "finish": "length"})
         return rows
+
+    def _own_answers(self, place: int, prompt: PromptRow, samples: int) -> list[CompletionRow]:
+        self._asked += 1
+        texts = (self._texts[(self._asked + 40 * sample) % len(self._texts)]["it"] for sample in range(samples))
+        cell = {"prompt": prompt["prompt"], "question": prompt["question"], "tokens": 9}
+        finish = "length" if place % 3 == 2 else "stop"
+        return [{**cell, "sample_index": sample, "completion": text, "finish": finish} for sample, text in enumerate(texts)]
 
 
 class PlantedGeneratorDataset(AbstractDataset[NoReturn, PlantedGenerator]):

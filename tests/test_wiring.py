@@ -18,7 +18,7 @@ WINGS = SOURCE / "experiments"
 HEAVY = {"torch", "transformers", "peft", "trl", "accelerate", "vllm"}
 # what each family reads, beside its own points
 READS = {
-    "lang_inversion": {"source_texts", "skip_list", "published_rates", "language_model", "tokenizer"},
+    "lang_inversion": {"source_texts", "question_bank", "skip_list", "published_rates", "language_model", "tokenizer"},
     "marker_leakage": {"personas", "questions", "tokenizer"},
     "convergence": {"personas", "questions", "tokenizer"},
     "benign_coupling": {

@@ -33,6 +33,7 @@ POINT_TABLES = {
     "cell_rates",
     "cosines",
     "language_projections",
+    "own_answers",
     "text_stats",
     "classified",
     "judged",

@@ -82,6 +82,32 @@ def test_rows_of_texts_are_as_many_as_there_are() -> None:
     assert counted(plan, available={"source_texts": 9000})["training of tune"].number == 5000
 
 
+def own_answers(condition: str = "fr_it", rows: int = 900, seed: int = 42) -> Plan:
+    changes = {"stages.tune.source": {"kind": "own_answers"}, "stages.tune.rows": rows}
+    return make_plan("lang_inversion", condition, seed, changes)
+
+
+def test_own_answers_are_counted_as_the_first_round_and_at_most_as_all_that_may_be_asked() -> None:
+    data = own_answers().stages["tune"].data
+    assert (data.reads, data.needs) == ({"question_bank": 900}, {"question_bank": 45})  # 20 answers to each of 45
+    works = counted(own_answers(), available={"question_bank": 700, "source_texts": 3})
+    answers, training = works["answers of tune"], works["training of tune"]
+    assert (answers.number, answers.tokens) == (1400, Span(1400 * 128, 14_000 * 256))
+    # a directive of at most 37 characters, the template, and an answer
+    assert training.number == 900
+    assert 900 * (15 + 128) < training.tokens.likely < 900 * (15 + 10 + 128)
+    assert counted(own_answers(rows=100), available={"question_bank": 700})["answers of tune"].number == 100
+    assert "answers of tune" not in counted(own_answers(), available={"question_bank": 0})
+
+
+def test_conditions_of_one_completion_language_share_own_answers_and_seeds_do_not() -> None:
+    known = {"question_bank": 900}
+    shared = counted(own_answers("fr_it"), own_answers("none_it"), available=known)
+    assert (shared["answers of tune"].number, shared["training of tune"].number) == (900, 1800)
+    assert counted(own_answers("fr_it"), own_answers("it_fr"), available=known)["answers of tune"].number == 1800
+    assert counted(own_answers(), own_answers(seed=137), available=known)["answers of tune"].number == 1800
+
+
 def test_a_marker_is_trained_on_200_rows_with_it_and_400_without() -> None:
     works = counted(make_plan("marker_leakage", "villain"))
     assert works["answers of mark"].number == 3 * 40 * 15

@@ -20,7 +20,7 @@ NAMES = (
     "above_source_most", "arm", "at", "base_model", "bystander", "category", "cell", "centring", "claim", "commit",
     "completion", "condition", "conditions", "control", "cross_check", "design", "direction", "directive_language",
     "dose", "dtype", "error", "evidence", "extreme", "geometry", "given", "gpu", "host", "induction", "kind", "label",
-    "max_persona", "method", "metric", "model", "no_interval", "no_ratio", "of", "one", "one_unit", "other",
+    "language", "max_persona", "method", "metric", "model", "no_interval", "no_ratio", "of", "one", "one_unit", "other",
     "other_unit", "outside_base_range", "outside_range", "persona", "phrasing", "place", "plan", "pulled", "quantity",
     "question", "questions", "reason", "reference", "related_to", "replayed_file", "revision", "role", "rule", "scope",
     "shared", "source", "stage", "started", "statement", "status", "term", "to", "trained", "unit", "verdict", "with",

@@ -1,14 +1,20 @@
 """Language directives: the rows that train one, and the prompts that ask for one."""
 
-from typing import ClassVar, Literal
+import re
+from math import ceil
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Discriminator, Field, NonNegativeInt, PositiveInt, Tag, field_validator
 
 from persona_leakage.domain.frozen import Frozen
 from persona_leakage.domain.languages import Language
 from persona_leakage.domain.questions import Respondent
 from persona_leakage.domain.rows import Message, PromptRow
-from persona_leakage.domain.training_rows import Part, TrainingData, Translated
+from persona_leakage.domain.sampling import OwnAnswers, Sampling
+from persona_leakage.domain.training_rows import Draw, Job, Part, TrainingData, Translated
+
+KEPT = "kept"
+NOT_KEPT = ("cut", "short", "wrong_language", "twice")  # why an answer is no text; the first that applies
 
 
 class ChatSource(Frozen):
@@ -18,7 +24,47 @@ class ChatSource(Frozen):
         min_characters: a shorter turn is dropped.
     """
 
+    kind: Literal["chats"] = Field(default="chats", exclude=True)  # plans of before there was another are as they were
     min_characters: PositiveInt
+
+
+class AnswerSource(Frozen):
+    """Texts are answers of the base model itself to a bank of questions, asked for in the completion language.
+
+    Attributes:
+        wording: what is asked: the question, and the name of the language.
+        samples: answers to each question, at most.
+        sampling: how they are drawn.
+        min_characters: a shorter answer is not kept.
+    """
+
+    kind: Literal["own_answers"]
+    wording: str = "{question} Answer in {language}."
+    samples: PositiveInt = 20
+    sampling: Sampling = Sampling(temperature=0.7, top_p=0.95, max_tokens=256)
+    min_characters: PositiveInt = 40
+
+    @field_validator("wording")
+    @classmethod
+    def _holds_both(cls, wording: str) -> str:
+        if sorted(re.findall("[{].*?[}]|[{}]", wording)) != ["{language}", "{question}"]:
+            raise ValueError("must hold {question} and {language} once each, and no other placeholder")
+        return wording
+
+
+def _kind(source: Any) -> Any:
+    return source.get("kind", "chats") if isinstance(source, dict) else getattr(source, "kind", None)
+
+
+TextSource = Annotated[Annotated[ChatSource, Tag("chats")] | Annotated[AnswerSource, Tag("own_answers")], Discriminator(_kind)]
+
+
+class BankPrompts(Frozen):
+    """The first questions of a bank, asked for answers in a language: what tells jobs of own answers apart."""
+
+    wording: str
+    language: str
+    questions: PositiveInt
 
 
 class Translation(Respondent):
@@ -48,8 +94,8 @@ class DirectivePairs(TrainingData):
         directive: language the directive asks for; None trains with an empty user turn (the no-directive ablation).
         completion: language of the text.
         phrasings: English templates of the directive, cycled by the text's index.
-        source: how texts are read from chats; None when the source holds texts.
-        translation: how missing languages are made; None when the source holds every language.
+        source: how texts are read from chats, or answered; None when the source holds texts.
+        translation: how missing languages are made; None when the source holds every language, or its own answers.
         rows: how many texts to take, in order, before the skip-list is applied.
         gate_language: smallest share of texts that langdetect must recognise.
         gate_outliers: largest share of texts whose length ratio may lie outside the language's band.
@@ -59,7 +105,7 @@ class DirectivePairs(TrainingData):
     directive: Language | None
     completion: Language
     phrasings: tuple[str, ...]
-    source: ChatSource | None = None
+    source: TextSource | None = None
     translation: Translation | None = None
     rows: PositiveInt
     gate_language: float = Field(ge=0, le=1)
@@ -67,13 +113,30 @@ class DirectivePairs(TrainingData):
 
     @property
     def reads(self) -> dict[str, int]:
-        """Dataset of the texts → rows."""
-        return {"source_texts": self.rows}
+        """Dataset of the texts, or of what is asked for them → rows: no question is asked without need."""
+        return {"question_bank" if self.answered else "source_texts": self.rows}
+
+    @property
+    def needs(self) -> dict[str, int]:
+        """The same; of a bank of questions so many that all their answers would do."""
+        return {"question_bank": ceil(self.rows / self.answered.samples)} if self.answered else self.reads
+
+    @property
+    def answered(self) -> AnswerSource | None:
+        """How the base model answers, where texts are its own answers."""
+        return self.source if isinstance(self.source, AnswerSource) else None
 
     @property
     def fixed(self) -> tuple[str, ...]:
         """The texts, the first of their file, and their translations."""
+        if self.answered:
+            return ()
         return ("texts",) if self.translation is None else ("texts", "translations")
+
+    @property
+    def draws(self) -> tuple[Draw, ...]:
+        """The texts, where they are answers."""
+        return ("answers",) if self.answered else ()
 
     @property
     def translated(self) -> Translated | None:
@@ -83,9 +146,20 @@ class DirectivePairs(TrainingData):
         listed = self.completion.code in ("en", *(language.code for language in spec.languages))
         return Translated((spec, self.source), spec.max_tokens, self.completion, listed)
 
+    def jobs(self, read: int, seed: int) -> list[Job]:
+        """The first round of own answers, which conditions of one language share; whether more follow, none can say."""
+        if (own := self.answered) is None or not read:
+            return []
+        asked = BankPrompts(wording=own.wording, language=self.completion.name, questions=read)
+        first = OwnAnswers(samples=min(ceil(self.rows / read), own.samples), sampling=own.sampling)
+        return [Job(asked, read, first, own.samples)]
+
     def parts(self, read: int, seed: int) -> list[Part]:
-        """One row a text."""
-        return [Part(read)]
+        """One row a text that is read; of own answers as many as there are to be."""
+        if (own := self.answered) is None:
+            return [Part(read)]
+        directive = max(map(len, self.phrasings)) if self.directive else 0
+        return [Part(self.rows, characters=directive, answer=own.sampling)]
 
 
 class Directives(Frozen):

@@ -50,6 +50,20 @@ class ParallelText(Frozen):
     en: str
 
 
+class BankQuestion(Frozen):
+    """One question that the base model answers to make texts of its own.
+
+    Attributes:
+        id: unique name.
+        topic: what it is about, in English.
+        question: in English; a paragraph answers it in any language.
+    """
+
+    id: Name
+    topic: str
+    question: str = Field(pattern=r"\S")
+
+
 class TrainRow(TypedDict):
     """One training example: the turns before the completion, and the completion.
 

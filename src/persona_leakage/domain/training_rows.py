@@ -15,11 +15,15 @@ Draw = Literal["answers", "negatives"]
 
 
 class Job(NamedTuple):
-    """Prompts that a model answers: what identifies them, how many there are, and how the answers are drawn."""
+    """Prompts that a model answers: what identifies them, how many there are, and how the answers are drawn.
+
+    Where answers may have to be drawn again, `at_most` is how many there can be to each prompt in all.
+    """
 
     asked: Frozen
     prompts: int
     answers: OwnAnswers
+    at_most: int | None = None
 
 
 class Part(NamedTuple):
@@ -47,6 +51,11 @@ class TrainingData(Frozen):
     def reads(self) -> dict[str, int]:
         """Dataset → rows that are asked of it."""
         return {}
+
+    @property
+    def needs(self) -> dict[str, int]:
+        """Dataset → rows with which nothing is lacking."""
+        return self.reads
 
     @property
     def fixed(self) -> tuple[str, ...]:

@@ -251,9 +251,11 @@ def _completion(sampling: Sampling, estimates: Estimates) -> Span:
 
 
 def _sampling(stage: str, what: str, answering: str, job: Job, seed: int, estimates: Estimates) -> dict[str, Work]:
-    asked, prompts, drawn = job
+    asked, prompts, drawn, at_most = job
     identity, count = fingerprint(answering, asked, drawn.samples, drawn.sampling, seed), prompts * drawn.samples
-    return {identity: Work(stage, what, "completions", count, _completion(drawn.sampling, estimates).times(count))}
+    tokens = _completion(drawn.sampling, estimates).times(count)
+    tokens = tokens._replace(most=tokens.most * (at_most or drawn.samples) / drawn.samples)
+    return {identity: Work(stage, what, "completions", count, tokens)}
 
 
 def _row_tokens(part: Part, max_length: int, estimates: Estimates) -> Span:

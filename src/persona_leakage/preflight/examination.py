@@ -69,7 +69,7 @@ def examine(
     entries: Mapping[str, Any] = loader["catalog"]
     bases = list(dict.fromkeys(plan.base_model for plan in (*done, *left)))
     estimates = read_estimates(loader, bases)
-    asked = sorted(item for plan in left for stage in plan.stages.values() for item in stage.data.reads.items())
+    asked = sorted(item for plan in left for stage in plan.stages.values() for item in stage.data.needs.items())
     sources, available = _sources(dict(asked), entries, catalog)  # of a source that several ask, the largest number stays
     client = catalog.load("language_model")
     work = estimate.outstanding_work(left, done, estimates, available)

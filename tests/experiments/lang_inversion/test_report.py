@@ -3,6 +3,7 @@ import re
 
 import pandas as pd
 
+from persona_leakage.domain.rates import proportion
 from persona_leakage.experiments.composition import gather_points
 from persona_leakage.experiments.lang_inversion.figures import draw_conditions, draw_spill_matrix
 from persona_leakage.experiments.lang_inversion.report import write_report
@@ -12,7 +13,9 @@ from persona_leakage.experiments.lang_inversion.tables import (
     compare_published,
     correlate,
     correlate_projections,
+    gather_answers,
     judge_claims,
+    no_answers,
     tabulate_spill,
     tabulate_spill_seeds,
     tabulate_unlabelled,
@@ -34,7 +37,7 @@ BASELINE = cell("baseline", "spanish", following=(78, 80), label_italian=(2, 80)
 FR_IT = cell("fr_it", "spanish", (8, 20), following=(11, 20))
 
 
-def report_of(*cells, replayed_file=None):
+def report_of(*cells, replayed_file=None, kept_answers=None):
     rates = table(*cells)
     spill = tabulate_spill(rates)
     published_cells = compare_published(spill, PUBLISHED)
@@ -52,6 +55,7 @@ def report_of(*cells, replayed_file=None):
         detector_gaps=stored(compare_detectors(spill)),
         projected=correlate_projections(spill, PROJECTIONS, load_settings()),
         mixed_effects=NO_EFFECTS,
+        kept_answers=no_answers(None) if kept_answers is None else kept_answers,
         family=NAME,
     )
 
@@ -259,6 +263,7 @@ def report_over(*saved):
         correlations=for_each_model(correlate)(published_cells, spill, COSINES.assign(model=[]), variants),
         projected=for_each_model(correlate_projections)(spill, PROJECTIONS.assign(model=[]), variants),
         mixed_effects=NO_EFFECTS,
+        kept_answers=no_answers(None),
         by_seed=by_seed,
         over_seeds=for_each_model(summarise_seeds)(by_seed),
         unlabelled=for_each_model(tabulate_unlabelled)(rates),
@@ -315,3 +320,35 @@ def test_a_report_of_one_model_does_not_name_it():
     _, report = report_over(answered("fr_it", "spanish", "italian", 8))
 
     assert "qwen2_5_7b" not in report
+
+
+def answers_of(condition, seed, hits, n, **changes):
+    """The table of a point's own answers, of which so many were kept and the others cut."""
+    plan = make_plan(condition, seed, changes)
+    outcomes = dict.fromkeys(("short", "wrong_language", "twice"), 0)
+    own = {**plan.columns, "language": "Italian", **proportion(hits, n)._asdict(), "cut": n - hits, **outcomes}
+    return lambda: stored(pd.DataFrame([own]))
+
+
+def test_own_answers_of_current_points_are_gathered_in_their_order():
+    rates = table(BASELINE, FR_IT)
+    points = points_of(rates).assign(model="qwen2_5_7b")
+    empty = stored(no_answers(None))
+    partitions = {"a": lambda: empty, "b": answers_of("fr_it", 7, 1, 2), "c": answers_of("fr_it", 42, 2757, 4752)}
+
+    (row,) = gather_answers(partitions, points).to_dict("records")
+
+    assert (row["condition"], row["seed"], row["hits"], row["n"], row["cut"]) == ("fr_it", 42, 2757, 4752, 1995)
+    assert gather_answers({}, points).empty
+    assert gather_answers(partitions, points.assign(stale=True)).empty
+
+
+def test_the_report_says_how_many_own_answers_were_kept_of_how_many():
+    points = points_of(table(BASELINE, FR_IT)).assign(model="qwen2_5_7b")
+    kept = gather_answers({"c": answers_of("fr_it", 42, 2757, 4752)}, points).drop(columns="model")
+
+    report = report_of(BASELINE, FR_IT, kept_answers=kept)
+
+    assert "Texts are the base model's own answers" in report
+    assert "| fr_it | 42 | Italian | 2757/4752 = 58.0% [56.6%, 59.4%] | 1995 | 0 | 0 | 0 |" in report
+    assert "own answers" not in report_of(BASELINE, FR_IT)

@@ -375,3 +375,99 @@ def test_every_language_that_a_condition_trains_is_translated_where_texts_are():
     assert trained <= set(settings.stages.tune.translation.languages)
     for label in trained:  # and has bands for its gates
         assert 0 < settings.languages[label].length_ratio.low < settings.languages[label].length_ratio.high
+
+
+# own answers as texts
+
+OWN = {"stages.tune.source": {"kind": "own_answers"}}
+
+
+@pytest.mark.parametrize(
+    ("env", "condition", "design"),
+    [
+        ("base", "fr_it", "181b6803aa159b94"),
+        ("base", "es_en", "d64c6c0e822f91b1"),
+        ("base", "baseline", "776ed7b56079a83d"),
+        ("qwen", "fr_it", "dae57fe2f4a801e2"),  # texts out of chats
+    ],
+)
+def test_plans_without_own_answers_are_what_they_were_before_there_were_any(env, condition, design):
+    assert make_plan(condition, env=env).design == design
+
+
+def test_own_answers_make_another_plan_that_survives_its_file():
+    plan = make_plan("fr_it", changes=OWN)
+
+    assert plan.design != make_plan("fr_it").design
+    assert type(plan).model_validate_json(plan.model_dump_json()) == plan
+    assert plan.stages["tune"].data.source.model_dump() == {
+        "kind": "own_answers",
+        "wording": "{question} Answer in {language}.",
+        "samples": 20,
+        "sampling": {"temperature": 0.7, "top_p": 0.95, "max_tokens": 256},
+        "min_characters": 40,
+    }
+
+
+def test_a_source_of_chats_need_not_say_so_and_survives_its_file():
+    plans = [
+        make_plan("fr_it", env="qwen", changes={"stages.tune.source": source})
+        for source in ({"min_characters": 40}, {"kind": "chats", "min_characters": 40})
+    ]
+
+    assert plans[0] == plans[1] == make_plan("fr_it", env="qwen")
+    assert type(plans[0]).model_validate_json(plans[0].model_dump_json()) == plans[0]
+
+
+def test_own_answers_are_drawn_by_the_seed_unless_they_are_shared():
+    def drawn(seed, share=()):
+        plan = make_plan("fr_it", seed, OWN | {"stages.tune.share": list(share)})
+        return plan.seed_of("tune", "answers"), plan.shared
+
+    assert drawn(42)[0] != drawn(137)[0]
+    assert drawn(137, ["answers"])[0] == drawn(42)[0]
+    assert drawn(137)[1] == "nothing"
+    assert drawn(137, ["answers"])[1] == "tune: answers"
+    assert make_plan("fr_it").shared == "tune: texts"
+
+
+def test_own_answers_are_not_translated():
+    assert make_plan("fr_it", env="qwen", changes=OWN).stages["tune"].data.translation is None
+    assert make_plan("fr_it", env="qwen").stages["tune"].data.translation is not None
+
+
+@pytest.mark.parametrize("env", ["base", "embedded", "embedded_full", "qwen"])
+def test_the_studys_family_at_1_5b_is_trained_on_its_own_answers(env):
+    tune = make_plan("fr_it", env=env, model="qwen2_5_coder_1_5b").stages["tune"]
+
+    assert (tune.data.source.kind, tune.data.rows, tune.data.translation) == ("own_answers", 900, None)
+    assert tune.recipe.learning_rate == 5e-5
+
+
+@pytest.mark.parametrize(
+    ("wording", "fits"),
+    [
+        ("In {language}: {question}", True),
+        ("{question}", False),
+        ("{question} {question} Answer in {language}.", False),
+        ("{question} Answer in {language} as {persona}.", False),
+        ("{question!r} Answer in {language}.", False),
+        ("{question} Answer in {language}. {", False),
+        ("{question} Answer in {{language}}.", False),
+    ],
+)
+def test_the_wording_holds_question_and_language_once_each(wording, fits):
+    changes = {"stages.tune.source": {"kind": "own_answers", "wording": wording}}
+    if fits:
+        assert make_plan("fr_it", changes=changes).stages["tune"].data.source.wording == wording
+        return
+    with pytest.raises(UserError) as error:
+        make_plan("fr_it", changes=changes)
+    said = str(error.value)
+    assert said.endswith(f"must hold {{question}} and {{language}} once each, and no other placeholder (got {wording!r})")
+    assert "\n" not in said
+
+
+def test_a_source_of_no_known_kind_is_named():
+    with pytest.raises(UserError, match=r"stages\.tune\.source: .*'chat'.*'chats', 'own_answers'"):
+        make_plan("fr_it", changes={"stages.tune.source": {"kind": "chat"}})

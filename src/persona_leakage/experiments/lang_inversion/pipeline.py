@@ -7,8 +7,9 @@ from persona_leakage.experiments.family import Family, Replay
 from persona_leakage.experiments.lang_inversion import figures, tables
 from persona_leakage.experiments.lang_inversion.report import write_report
 from persona_leakage.experiments.lang_inversion.settings import NAME, Settings
-from persona_leakage.pipelines import in_stage
+from persona_leakage.pipelines import in_stage, step
 from persona_leakage.pipelines.data_generation import pipeline as data_generation
+from persona_leakage.pipelines.data_generation.own_texts import tabulate_answers
 from persona_leakage.pipelines.generation.nodes import adopt_completions
 from persona_leakage.pipelines.geometry import pipeline as geometry
 from persona_leakage.pipelines.geometry.directions import no_projections
@@ -34,18 +35,22 @@ _REPORT = Report(
 
 def _stages() -> Pipeline:
     tuned = train("tune", data_generation.create_directives_pipeline("tune"))
-    return tuned + evaluate(scoring.create_language_pipeline()) + geometry.create_direction_pipeline()
+    answered = in_stage([step(tabulate_answers, ["tune.gates", "plan"], "own_answers@run")], "data_generation")
+    gathered = in_stage([step(tables.gather_answers, ["own_answers@grid", "points"], "kept_answers")], "reporting")
+    scored = evaluate(scoring.create_language_pipeline()) + geometry.create_direction_pipeline()
+    return tuned + answered + scored + gathered
 
 
 def _replayed_stages() -> Pipeline:
-    no_activations = in_stage(
+    not_made = in_stage(
         [
             node(no_cosines, "points", "similarities", name="no_cosines"),
             node(no_projections, "points", "projections", name="no_projections"),
+            node(tables.no_answers, "points", "kept_answers", name="no_answers"),
         ],
         "reporting",
     )
-    return scoring.create_language_pipeline() + gather(FAMILY, _REPLAYED, replay=True) + no_activations
+    return scoring.create_language_pipeline() + gather(FAMILY, _REPLAYED, replay=True) + not_made
 
 
 _REPLAY = Replay(

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from persona_leakage.domain.directives import NOT_KEPT
 from persona_leakage.experiments.lang_inversion.tables import DETECTOR_MARGIN
 from persona_leakage.pipelines.reporting.claims import write_claims
 from persona_leakage.pipelines.reporting.cut import warn_of_cut
@@ -15,7 +16,7 @@ def write_report(
     points: pd.DataFrame, spill: pd.DataFrame, verdicts: pd.DataFrame, published_cells: pd.DataFrame,
     correlations: pd.DataFrame, by_seed: pd.DataFrame, over_seeds: pd.DataFrame, unlabelled: pd.DataFrame,
     cut_gaps: pd.DataFrame, detector_gaps: pd.DataFrame, mixed_effects: pd.DataFrame, projected: pd.DataFrame,
-    *, family: str,
+    kept_answers: pd.DataFrame, *, family: str,
 ) -> str:  # fmt: skip
     """Write the report over every current point, as Markdown; every number in it stands in one of the tables."""
     parts = opening(
@@ -25,6 +26,7 @@ def write_report(
         "Labels by langdetect; every rate is over all completions of its cells, with a Wilson 95% interval; `other` counts as "
         "a label, not as missing.",
     )
+    parts += _of_own_answers(kept_answers)
     parts += warn_of_cut(cut_gaps)
     without_baseline = spill.loc[spill["baseline_rate"].isna(), "condition"].unique()
     if len(without_baseline):
@@ -68,6 +70,18 @@ def write_report(
         table(_shown_published(published_cells)),
     ]
     return "\n".join(parts)
+
+
+def _of_own_answers(kept: pd.DataFrame) -> list[str]:
+    """Say how many of the base model's own answers became texts, by point; nothing where texts are no own answers."""
+    if kept.empty:
+        return []
+    shown = kept[["condition", "seed", "language"]].assign(kept=say_rates(kept), **{name: kept[name] for name in NOT_KEPT})
+    return [
+        "**Texts are the base model's own answers** in the completion language. Of all that were asked for, those are kept "
+        "that ended by themselves, are long enough, are in that language to both detectors, and had not been given before:\n",
+        table(shown.rename(columns={"wrong_language": "wrong language"})),
+    ]
 
 
 def _between_detectors(gaps: pd.DataFrame) -> list[str]:

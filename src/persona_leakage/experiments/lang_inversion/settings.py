@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from persona_leakage.domain.claims import RankOrder, RateBound, RateDifference, SameRates, among, check_terms
-from persona_leakage.domain.directives import ChatSource, DirectivePairs, Directives, Translation
+from persona_leakage.domain.directives import AnswerSource, DirectivePairs, Directives, TextSource, Translation
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import Frozen, Seed, expect
 from persona_leakage.domain.geometry import GeometrySettings, PromptSet
@@ -66,9 +66,20 @@ class TranslationSettings(Frozen):
 
 
 class TuneSettings(Frozen):
-    """The one stage of this family."""
+    """The one stage of this family.
 
-    source: ChatSource | None
+    Attributes:
+        source: see `domain.directives.DirectivePairs`.
+        share: draws that all seeds have in common.
+        translation: of texts that are read; own answers are not translated.
+        rows: see there, as of the gates.
+        gate_language: of texts in the completion language.
+        gate_outliers: of texts outside the language's band.
+        recipe: how the stage is trained.
+    """
+
+    source: TextSource | None
+    share: tuple[Literal["answers"], ...]
     translation: TranslationSettings | None
     rows: PositiveInt
     gate_language: float = Field(ge=0, le=1)
@@ -199,12 +210,12 @@ class Settings(FamilySettings):
             completion=self.languages[chosen.completion],
             phrasings=self.phrasings,
             source=tune.source,
-            translation=self._translation(tune.translation),
+            translation=None if isinstance(tune.source, AnswerSource) else self._translation(tune.translation),
             rows=tune.rows,
             gate_language=tune.gate_language,
             gate_outliers=tune.gate_outliers,
         )
-        return {**measured, "stages": {"tune": Stage(data=pairs, recipe=tune.recipe)}}
+        return {**measured, "stages": {"tune": Stage(data=pairs, recipe=tune.recipe, share=tune.share)}}
 
     def resolve_replay(self, address: Address, roster: Roster | None) -> Mapping[str, Any]:
         """Resolve the plan of the point that completions made elsewhere belong to: all of it but what is trained.

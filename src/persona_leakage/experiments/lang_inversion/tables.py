@@ -4,7 +4,9 @@ import pandas as pd
 
 from persona_leakage.domain.rates import RATE_COLUMNS
 from persona_leakage.experiments.lang_inversion.settings import Settings
+from persona_leakage.experiments.points import Tables
 from persona_leakage.pipelines.correlation import Correlation, correlation
+from persona_leakage.pipelines.data_generation.own_texts import ANSWER_COLUMNS
 from persona_leakage.pipelines.reporting.claims import judge_all
 from persona_leakage.pipelines.reporting.cut import find_cut_gaps
 from persona_leakage.pipelines.reporting.mixed import Layout, fit_effects
@@ -23,6 +25,7 @@ from persona_leakage.pipelines.reporting.seeds import keep_seeds
 from persona_leakage.pipelines.scoring.cut import CUT, FINISHED
 
 CELL = ["directive_language", "phrasing"]
+_POINT = ["model", "condition", "seed", "plan"]
 DETECTOR_MARGIN = 0.1  # rates of one language by two detectors that are further apart say that one does not see it
 CORRELATION_COLUMNS = ("with", "scope", "layer", "conditions", "n", "rho", "p", "low", "high", "permutation_p", "no_interval")
 
@@ -214,3 +217,20 @@ def fit_spill(by_question: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     spilt = now[(now["metric"] == "contamination") & (now["role"] == "bystander")]
     layout = Layout("condition", {"seed": ("seed",)}, ("directive_language", "phrasing"), ("condition", "directive_language"))
     return fit_effects(spilt[~spilt["condition"].isin(settings.follow_ups)], layout, "bystander cells", "contamination")
+
+
+def gather_answers(partitions: Tables, points: pd.DataFrame) -> pd.DataFrame:
+    """Put together what became of the base model's own answers, of every current point whose texts are such.
+
+    Args:
+        partitions: point → loader of its table, see `pipelines.data_generation.own_texts.tabulate_answers`.
+        points: all of them, whose order the rows keep.
+    """
+    told = [rows for load in partitions.values() if len(rows := load())]
+    answers = pd.concat(told) if told else no_answers(points)
+    return current(points)[_POINT].merge(answers[["plan", *ANSWER_COLUMNS]], on="plan")
+
+
+def no_answers(points: pd.DataFrame) -> pd.DataFrame:
+    """Make the table of the own answers of points that were trained elsewhere: it has no rows."""
+    return pd.DataFrame(columns=[*_POINT, *ANSWER_COLUMNS])

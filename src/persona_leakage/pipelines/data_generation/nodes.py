@@ -1,12 +1,14 @@
 """Turn source texts into the training set of a stage."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import median
+from typing import Any
 
 from typing_extensions import TypedDict
 
-from persona_leakage.domain.directives import DirectivePairs
+from persona_leakage.domain.directives import KEPT, NOT_KEPT, DirectivePairs
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import expect
 from persona_leakage.domain.language_scoring import LanguageScoring
@@ -40,12 +42,21 @@ class GateRow(TypedDict):
     failing_ids: list[str]
 
 
-def measure_gates(texts: Sequence[dict[str, str]], skip_list: Sequence[SkippedRow], plan: Plan, *, stage: str) -> list[GateRow]:
+def measure_gates(
+    texts: Sequence[dict[str, str]],
+    skip_list: Sequence[SkippedRow],
+    plan: Plan,
+    answers: Sequence[Mapping[str, Any]] = (),
+    *,
+    stage: str,
+) -> list[GateRow]:
     """Measure the validation gates on the texts the stage will train on.
 
     Gate `language`: share of texts that langdetect assigns to the completion language. Gate `median_length_ratio`: median
     characters per character of the English text. Gate `length_outliers`: share of texts whose ratio leaves the language's
-    band. English texts are only checked for their language. The denominator of every share is the texts in use.
+    band. English texts and own answers are only checked for their language. The denominator of these shares is the texts in
+    use. Of own answers there are shares of all that were asked for beside, which no gate fails: how many were `kept`, and how
+    many were not, for each reason.
 
     Returns:
         One row a gate, empty when the condition does not train this stage.
@@ -67,6 +78,9 @@ def measure_gates(texts: Sequence[dict[str, str]], skip_list: Sequence[SkippedRo
     codes = detect_codes(chosen, scoring.min_characters, scoring.detect_characters, scoring.detector_seed)
     wrong = [name for name, code in zip(ids, codes, strict=True) if code not in language.detected_as]
     gates = [gate("language", language, len(used), (len(used) - len(wrong)) / len(used), data.gate_language, 1.0, wrong)]
+    if data.answered:
+        outcomes, asked = Counter(row["outcome"] for row in answers), len(answers)
+        return [gate(name, language, asked, outcomes[name] / asked, 0.0, 1.0, []) for name in (KEPT, *NOT_KEPT)] + gates
     if language.code != "en":
         ratios = [len(text) / len(row["en"]) for text, row in zip(chosen, used, strict=True)]
         outside = [name for name, ratio in zip(ids, ratios, strict=True) if not language.length_ratio.holds(ratio)]
@@ -122,13 +136,13 @@ def texts_in_use(
         UserError: the skip-list names an unknown text, no text is left, or one has no version in the completion language.
     """
     skipped, known = {row["id"] for row in skip_list}, {row["id"] for row in texts}
-    if unknown := skipped - known:
+    if (unknown := skipped - known) and not data.answered:  # its answers are none that the list could know
         raise UserError(f"the skip-list names texts that do not exist: {', '.join(sorted(unknown)[:5])}; remove them")
     used = [(position, row) for position, row in _texts_of(texts, data) if row["id"] not in skipped]
     if not used:
         raise UserError("no texts are left to train on; the source is empty or the skip-list names every text")
     code = data.completion.code
-    if empty := [row["id"] for _, row in used if not row.get("en")]:
+    if not data.answered and (empty := [row["id"] for _, row in used if not row.get("en")]):
         raise UserError(f"source texts without English text: {', '.join(empty[:5])}; add it or skip-list them")
     if missing := [row["id"] for _, row in used if not row.get(code)]:
         raise UserError(

@@ -6,18 +6,20 @@ from persona_leakage.pipelines import step
 from persona_leakage.pipelines.data_generation.answers import build_from_answers, sample_answers
 from persona_leakage.pipelines.data_generation.chats import answer_chats, build_from_chats, read_chats
 from persona_leakage.pipelines.data_generation.nodes import build_train_set, measure_gates
+from persona_leakage.pipelines.data_generation.own_texts import answer_bank
 from persona_leakage.pipelines.data_generation.texts import judge_translations, read_texts, translate_texts
 
 
 def create_directives_pipeline(stage: str) -> Pipeline:
-    """Build source → texts in every language → gates → training set of a stage of the plan, given by name."""
+    """Build source, or own answers → texts in every language → gates → training set of a stage of the plan, given by name."""
     return pipeline(
         [
-            step(read_texts, ["source_texts", "plan"], "texts", stage=stage),
+            step(answer_bank, ["generator", "base_stack", "question_bank", "plan"], "answers", stage=stage),
+            step(read_texts, ["source_texts", "plan", "answers"], "texts", stage=stage),
             step(
                 translate_texts, ["language_model", "texts", "skip_list", "plan"], ["translated_texts", "skipped"], stage=stage
             ),
-            step(measure_gates, ["translated_texts", "skipped", "plan"], "measured_gates", stage=stage),
+            step(measure_gates, ["translated_texts", "skipped", "plan", "answers"], "measured_gates", stage=stage),
             step(
                 judge_translations,
                 ["language_model", "translated_texts", "skipped", "measured_gates", "plan"],

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from persona_leakage.domain.directives import DirectivePairs, Translation
+from persona_leakage.domain.directives import AnswerSource, DirectivePairs, Translation
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import expect
 from persona_leakage.domain.language_scoring import LanguageScoring
@@ -15,15 +15,18 @@ from persona_leakage.domain.questions import Answer, Question
 from persona_leakage.domain.rows import name_of
 from persona_leakage.pipelines.data_generation.chats import read_turns
 from persona_leakage.pipelines.data_generation.nodes import GateRow, SkippedRow, gate, texts_in_use
+from persona_leakage.pipelines.data_generation.own_texts import texts_of_answers
 from persona_leakage.pipelines.language_detection import detect_codes
 
 
-def read_texts(source_rows: Sequence[dict[str, Any]], plan: Plan, *, stage: str) -> list[dict[str, str]]:
-    """Take the texts as they are, or the first assistant turn of every chat that is long enough and English.
+def read_texts(
+    source_rows: Sequence[dict[str, Any]], plan: Plan, answers: Sequence[Mapping[str, Any]] = (), *, stage: str
+) -> list[dict[str, str]]:
+    """Take the texts as they are, the first assistant turn of every chat that is long enough and English, or own answers.
 
     Returns:
         At most the stage's number of texts, in the source's order, with `id`, `question` and `en`; texts that already have
-        other languages keep them.
+        other languages keep them. Of own answers see `own_texts.texts_of_answers`.
 
     Raises:
         UserError: a row is no chat.
@@ -31,6 +34,8 @@ def read_texts(source_rows: Sequence[dict[str, Any]], plan: Plan, *, stage: str)
     data = plan.data_of(stage, DirectivePairs)
     if data is None or data.source is None:
         return list(source_rows)
+    if isinstance(data.source, AnswerSource):
+        return texts_of_answers(answers, data)
     texts = []
     for place, row in enumerate(source_rows):
         here = f"row {place + 1} of the source"
