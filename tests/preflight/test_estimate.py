@@ -2,6 +2,9 @@
 
 import pytest
 
+from persona_leakage.domain.dose import Dose
+from persona_leakage.domain.frozen import expect
+from persona_leakage.domain.personas import PersonaQuestions
 from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.sampling import OwnAnswers, Sampling
 from persona_leakage.domain.training_rows import Job, Part, TrainingData
@@ -13,6 +16,7 @@ from persona_leakage.preflight.estimate import (
     cost,
     disk_gib,
     gpu_need_gib,
+    longest_tokens,
     outstanding_work,
     point_work,
     sum_by_kind,
@@ -186,6 +190,16 @@ def test_conditions_share_the_gauge_of_the_model_before_and_no_other() -> None:
     assert counted(*pair)["gauge"].number == 3 * 7 * 20 * (1 + 2 * 7)
     seeds = [make_plan("lang_inversion", "fr_it", seed, dose="matched") for seed in (1, 2)]
     assert counted(*seeds)["gauge"].number == 3 * 7 * 20 * 2 * 8
+
+
+def test_the_longest_prompt_may_be_one_of_the_gauge() -> None:
+    plan = make_plan("marker_leakage", "villain", dose="matched")
+    dose = expect(plan.dose, Dose)
+    asked = expect(dose.prompts, PersonaQuestions)
+    long = asked.questions[0].model_copy(update={"question": "word" * 5000})
+    prompts = asked.model_copy(update={"questions": (long,)})
+    longer = plan.model_copy(update={"dose": dose.model_copy(update={"prompts": prompts})})
+    assert longest_tokens([make_plan("marker_leakage", "villain")]) <= longest_tokens([plan]) < 5000 < longest_tokens([longer])
 
 
 def test_cells_share_their_first_stage_and_replicates_answer_anew() -> None:

@@ -252,7 +252,8 @@ def longest_tokens(plans: Iterable[Plan]) -> int:
     return max(
         plan.evaluation.sampling.max_tokens + round(_prompt_tokens(sum(len(turn["content"]) for turn in row["messages"])))
         for plan in plans
-        for row in plan.evaluation.prompts.prompts()
+        for prompts in (plan.evaluation.prompts, *([plan.dose.prompts] if plan.dose else []))
+        for row in prompts.prompts()
     )
 
 
