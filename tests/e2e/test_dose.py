@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from persona_leakage.domain.rates import proportion
-from tests.commands import Done, run_all
+from tests.commands import run_all
 from tests.e2e.test_marker_leakage import add_environment
 from tests.project import Project
 
@@ -25,9 +25,19 @@ generator:
 """
 # a gauge of ten completions; the planted answers are alike but for the marker, which is as good as another pair of words
 BLOCK = "marker_leakage.matched_dose.samples=5,marker_leakage.matched_dose.healthy.distinct_2=1.0"
-BOTH = ["grid", "marker_leakage", "--env=planted", f"--params={BLOCK}", "--axes", "condition=villain", "dose=matched,final"]
+BOTH = [
+    "grid",
+    "marker_leakage",
+    "--env=planted",
+    "--keep-engines",
+    f"--params={BLOCK}",
+    "--axes",
+    "condition=villain",
+    "dose=matched,final",
+]
 NEVER = f"--params={BLOCK},marker_leakage.matched_dose.reach=0.95"
 NEVER_GRID = ["grid", "marker_leakage", "--env=planted", NEVER, "--axes", "condition=villain", "dose=matched"]
+TRAINING = "--tags=data_generation,fine_tuning"
 ALONE = "--params=condition=villain,dose=matched,marker_leakage.matched_dose.reach="  # of the real engines
 
 
@@ -45,31 +55,25 @@ class Finished:
     def __init__(self, project: Project) -> None:
         self.project = project
         add_environment(project, "planted", PLANTED)
-        self.both = self._one(BOTH)
+        self.both, self.again = run_all(project, [BOTH, [*BOTH, "--dry-run"]])
+        assert self.both.code == 0, self.both.stdout + self.both.stderr
         self.adapters = adapters(project)
         self.trainings = list((project.folder / "data/cache/adapters").glob("*/final"))
         self.tables = {name: pd.read_csv(reported(project, f"{name}.csv")) for name in ("doses", "leakage", "points")}
         self.report, self.page = (reported(project, f"report.{kind}").read_text() for kind in ("md", "html"))
         self.figure = reported(project, "dose_response.png").read_bytes()
-        self.again, self.never = run_all(project, [BOTH, NEVER_GRID])
-        self.never_report = reported(project, "report.md").read_text()
         run = ["run", "--pipeline=marker_leakage"]
-        self.never_again, self.alone, *self.real = run_all(
-            project,
-            [
-                NEVER_GRID,
-                [*run, "--env=planted", NEVER.replace("--params=", "--params=condition=villain,dose=matched,")],
-                [*run, f"{ALONE}0.9"],
-                [*run, f"{ALONE}0.7"],
-                [*run, "--params=condition=baseline,dose=matched"],
-                [*run, "--params=condition=villain,dose=half"],
-            ],
-        )
-
-    def _one(self, command: list[str]) -> Done:
-        (done,) = run_all(self.project, [command])
-        assert done.code == 0, done.stdout + done.stderr
-        return done
+        commands = [
+            NEVER_GRID,
+            [*NEVER_GRID, "--dry-run"],
+            [*run, "--env=planted", NEVER.replace("--params=", "--params=condition=villain,dose=matched,")],
+            [*run, f"{ALONE}0.9", TRAINING],
+            [*run, f"{ALONE}0.7", TRAINING],
+            [*run, "--params=condition=baseline,dose=matched"],
+            [*run, "--params=condition=villain,dose=half"],
+        ]
+        self.never, self.never_again, self.alone, *self.real = run_all(project, commands)
+        self.never_report = reported(project, "report.md").read_text()
 
     def record(self, place: str, env: str = "planted") -> list[dict[str, object]]:
         folder = self.project.folder / f"data/08_reporting/{env}/marker_leakage/tiny" / place
@@ -136,13 +140,13 @@ def test_the_report_tells_of_both(finished: Finished) -> None:
     assert "9/10 = 90.0%" in row
     assert "Never reached" not in finished.report
     assert finished.figure[:4] == b"\x89PNG"
-    assert "Leakage over the gauge" in finished.page
+    assert "<h2>Dose</h2>" in finished.page
+    assert 'src="dose_response.png"' not in finished.page  # it is in the page itself
 
 
 def test_the_grid_again_has_nothing_to_do(finished: Finished) -> None:
     assert finished.again.code == 0, finished.again.stderr
     assert "points to run" not in finished.again.stdout
-    assert "at matched dose" not in finished.again.stdout
     assert finished.again.stdout.count(" skip ") == 3
 
 
@@ -175,7 +179,7 @@ def test_a_run_says_so_in_one_line_and_ends_with_status_1(finished: Finished) ->
 def test_a_run_that_ended_after_its_training_trains_and_samples_nothing_again(finished: Finished) -> None:
     first, again, *_ = finished.real
     assert (first.code, again.code) == (1, 1)
-    assert first.stdout.count("nothing to train") == 1  # the planted answers of another environment are another training
+    assert first.stdout.count("nothing to train") == 0  # the planted answers are those of another training
     assert again.stdout.count("was trained before") == 1
     assert again.stdout.count("were sampled before") == 3 + 3  # answers of three personas; before, half way and the end
     assert "no checkpoint has a gauge of 70%" in again.stderr
