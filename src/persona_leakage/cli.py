@@ -123,10 +123,7 @@ def _one_point(family: str, env: str | None, params: dict[str, Any], *, whole: b
     study = _study(family, env, params)
     addresses = study.addresses({"condition": [study.condition]})
     if study.dose != addresses[-1].dose:
-        raise UserError(
-            f"{family}: {study.condition} does not train the stage '{study.family.settings.followed}', so it has no matched "
-            "dose; leave out dose=matched"
-        )
+        study.check(family)  # which says why the condition has no such dose
     if not whole and len(addresses) > 1:
         epochs = [str(address.checkpoint) for address in addresses]
         raise UserError(

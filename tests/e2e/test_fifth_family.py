@@ -20,6 +20,7 @@ COMMANDS = {
     "run": ["run", "--pipeline=echo"],
     "dry after": ["grid", "echo", "--dry-run"],
     "grid": ["grid", "echo", "--axes", "seed=7", "--keep-engines"],
+    "doses": ["grid", "echo", "--axes", "dose=matched", "--dry-run"],
     "stage": ["run", "--pipeline=scoring", "--params", "family=echo"],
     "report": ["run", "--pipeline=reporting", "--params", "family=echo"],
     "unknown": ["run", "--pipeline=echo", "--params", "condition=heroo"],
@@ -68,6 +69,8 @@ def test_it_is_registered_without_a_replay(echo: Echo) -> None:
 def test_its_points_are_planned_and_run(echo: Echo) -> None:
     assert echo.states("dry") == [["tiny", "silence", "42", "missing"], ["tiny", "hero", "42", "missing"]]
     assert echo.states("dry after") == [["tiny", "silence", "42", "done"], ["tiny", "hero", "42", "done"]]
+    doses = [line.split("│")[4].strip() for line in echo.done["doses"].stdout.splitlines() if line.startswith("│")]
+    assert doses == ["final", "matched"]
     for point in ("tiny/silence/seed_42", "tiny/hero/seed_42", "tiny/hero/seed_7"):
         record = json.loads(echo.file(f"08_reporting/{point}/run_record.json").read_text())[0]
         assert record["status"] == "completed"

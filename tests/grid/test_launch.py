@@ -19,6 +19,7 @@ def test_parameters_are_handed_to_a_process_as_data() -> None:
         "convergence": {"evaluation": {"samples": 1, "questions": 2}, "early_checkpoint": None, "note": "007"},
         "condition": "villain",
         "seed": 1,
+        "dose": "matched",
     }
 
     *command, given = Work(None, "test", params).command(POINT)
@@ -27,5 +28,5 @@ def test_parameters_are_handed_to_a_process_as_data() -> None:
     assert json.loads(given) == {
         "family": "convergence",
         "env": "test",
-        "params": {**params, "model": "tiny", "condition": "001", "seed": 7, "checkpoint": 0},
+        "params": {**params, "model": "tiny", "condition": "001", "seed": 7, "checkpoint": 0, "dose": "final"},
     }

@@ -2,6 +2,9 @@
 
 import pytest
 
+from persona_leakage.domain.dose import Dose
+from persona_leakage.domain.frozen import expect
+from persona_leakage.domain.personas import PersonaQuestions
 from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.sampling import OwnAnswers, Sampling
 from persona_leakage.domain.training_rows import Job, Part, TrainingData
@@ -13,6 +16,7 @@ from persona_leakage.preflight.estimate import (
     cost,
     disk_gib,
     gpu_need_gib,
+    longest_tokens,
     outstanding_work,
     point_work,
     sum_by_kind,
@@ -165,6 +169,63 @@ def test_all_checkpoints_come_out_of_one_training_and_the_first_trains_nothing()
     assert works["training of converge"].ranks == 32 * 11
     assert works["training of mark"].number == 3 * 600
     assert "training of converge" not in counted(plans[0])
+
+
+def left(todo: list[Plan], done: list[Plan]) -> dict[str, Work]:
+    return {work.what: work for work in sum_by_kind(outstanding_work(todo, done, ESTIMATES, {}))}
+
+
+def test_a_gauge_samples_its_prompts_before_at_every_checkpoint_and_at_the_end() -> None:
+    marker = counted(make_plan("marker_leakage", "villain", dose="matched"))
+    assert marker["gauge"].number == 8 * 20 * 4 * (9 + 1 + 1)
+    assert marker["gauge"].tokens == Span(7040 * 256, 7040 * 512)
+    assert marker["gauge"].stage == "fine_tuning"
+    assert marker["training of mark"].ranks == 32 * (9 + 1)
+    language = counted(make_plan("lang_inversion", "fr_it", dose="matched"))
+    assert language["gauge"].number == 3 * 7 * 20 * (6 + 1 + 1)
+    assert "gauge" not in counted(make_plan("lang_inversion", "fr_it"))
+
+
+def test_both_doses_come_out_of_one_training_and_are_evaluated_apart() -> None:
+    matched, final = (make_plan("marker_leakage", "villain", dose=dose) for dose in ("matched", "final"))
+    for plans in ((matched, final), (final, matched)):
+        works = counted(*plans)
+        assert (works["training of mark"].number, works["training of mark"].ranks) == (600, 320)
+        assert works["answers of mark"].number == 3 * 40 * 15
+        assert works["completions"].number == 2 * 22_200
+        assert works["centroids"].number == 2 * 2220
+
+
+def test_an_end_is_found_in_what_kept_more_and_a_matched_dose_trains_again_what_kept_less() -> None:
+    matched, final = (make_plan("marker_leakage", "villain", dose=dose) for dose in ("matched", "final"))
+    assert set(left([final], [matched])) == {"completions", "centroids"}
+    again = left([matched], [final])
+    assert set(again) == {"training of mark", "gauge", "completions", "centroids"}
+    assert again["training of mark"].number == 600
+    assert left([matched], [matched]) == {}
+
+
+def test_another_bar_samples_no_gauge_again_and_evaluates_anew() -> None:
+    matched = make_plan("marker_leakage", "villain", dose="matched")
+    other = make_plan("marker_leakage", "villain", changes={"matched_dose.reach": 0.5}, dose="matched")
+    assert set(left([other], [matched])) == {"completions", "centroids"}
+
+
+def test_conditions_share_the_gauge_of_the_model_before_and_no_other() -> None:
+    pair = [make_plan("lang_inversion", name, dose="matched") for name in ("fr_it", "it_fr")]
+    assert counted(*pair)["gauge"].number == 3 * 7 * 20 * (1 + 2 * 7)
+    seeds = [make_plan("lang_inversion", "fr_it", seed, dose="matched") for seed in (1, 2)]
+    assert counted(*seeds)["gauge"].number == 3 * 7 * 20 * 2 * 8
+
+
+def test_the_longest_prompt_may_be_one_of_the_gauge() -> None:
+    plan = make_plan("marker_leakage", "villain", dose="matched")
+    dose = expect(plan.dose, Dose)
+    asked = expect(dose.prompts, PersonaQuestions)
+    long = asked.questions[0].model_copy(update={"question": "word" * 5000})
+    prompts = asked.model_copy(update={"questions": (long,)})
+    longer = plan.model_copy(update={"dose": dose.model_copy(update={"prompts": prompts})})
+    assert longest_tokens([make_plan("marker_leakage", "villain")]) <= longest_tokens([plan]) < 5000 < longest_tokens([longer])
 
 
 def test_cells_share_their_first_stage_and_replicates_answer_anew() -> None:

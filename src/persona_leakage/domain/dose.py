@@ -65,5 +65,9 @@ class Dose(DoseRule):
     sampling: Sampling
 
 
+class NoDoseError(UserError):
+    """A condition has nothing whose dose could be matched: it is only ever at the end of training."""
+
+
 class NeverReachedError(UserError):
     """No checkpoint of a training reaches the bar: a result, and no point to evaluate."""

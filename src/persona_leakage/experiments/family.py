@@ -8,7 +8,7 @@ import pandas as pd
 from kedro.pipeline import Pipeline
 from pydantic import Field
 
-from persona_leakage.domain.dose import Dose, DoseRule
+from persona_leakage.domain.dose import Dose, DoseRule, NoDoseError
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import Frozen, Seed
 from persona_leakage.domain.geometry import PromptSet
@@ -91,7 +91,7 @@ class FamilySettings(Frozen):
     def _at_matched_dose(self, address: Address, resolved: Mapping[str, Any], roster: Roster | None) -> dict[str, Any]:
         stages: Mapping[str, Stage] = resolved["stages"]
         if self.followed not in stages:
-            raise UserError(
+            raise NoDoseError(
                 f"{self.family}: {address.condition} does not train the stage '{self.followed}', so it has no matched dose; "
                 "leave out dose=matched"
             )
@@ -114,7 +114,7 @@ class FamilySettings(Frozen):
             roster: of the family.
 
         Raises:
-            UserError: there is no prompt that the evaluation does not use, or no trained cell.
+            NoDoseError: there is no prompt that the evaluation does not use, or no trained cell.
         """
         raise NotImplementedError
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from kedro.framework.session import KedroSession
 
+from persona_leakage.domain.dose import NoDoseError
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import SEEDS, fingerprint
 from persona_leakage.domain.plan import Plan
@@ -70,7 +71,7 @@ class Study:
     @cached_property
     def records(self) -> RecordStore:
         """Where the run records of the family lie."""
-        point: dict[str, object] = {"model": MODEL, "condition": CONDITION, "seed": SEED}
+        point: dict[str, object] = {"model": MODEL, "condition": CONDITION, "seed": SEED, "dose": "final"}
         if self.family.has_checkpoints:
             point["checkpoint"] = CHECKPOINT
         record = _context(self.env, point).catalog[f"{self.family.name}.run_record"]
@@ -113,7 +114,7 @@ class Study:
         """List the points of a grid.
 
         An axis that is not named takes the parameters' model, all conditions, the parameters' seed and dose, their checkpoint
-        or all. A condition that does not train what is followed has no other dose than final.
+        or all. A condition that has no matched dose stands there once, at the end of training.
 
         Raises:
             UserError: there is no such axis or dose, a seed or checkpoint is no whole number, a seed has more than 32 bits, or
@@ -144,10 +145,12 @@ class Study:
         return list(dict.fromkeys(self._with_its_dose(one) for one in named))
 
     def _with_its_dose(self, address: Address) -> Address:
-        final = address.model_copy(update={"dose": "final"})
-        if address.dose != MATCHED or self.family.settings.followed in self._designs.of(final).plan.stages:
-            return address
-        return final
+        if address.dose == MATCHED:
+            try:
+                self._designs.of(address)
+            except NoDoseError:
+                return address.model_copy(update={"dose": "final"})
+        return address
 
     def find(self, addresses: Sequence[Address]) -> list[Point]:
         """Resolve points and look up their state.

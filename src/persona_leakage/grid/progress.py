@@ -62,7 +62,7 @@ def plan_table(points: Sequence[Point], estimate: Durations) -> Table:
 
 
 def _kind(point: Point) -> tuple[str, str]:
-    return point.address.model, point.address.condition
+    return point.address.series, point.address.condition
 
 
 def total(points: Sequence[Point], estimate: Durations) -> float | None:

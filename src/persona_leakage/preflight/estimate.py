@@ -2,15 +2,18 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
+from persona_leakage.domain.dose import Dose
 from persona_leakage.domain.frozen import Frozen, fingerprint
 from persona_leakage.domain.models import ModelStack
 from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.protocols import LanguageModel
 from persona_leakage.domain.questions import Answer, Question
+from persona_leakage.domain.recipe import Recipe
 from persona_leakage.domain.sampling import OwnAnswers, Sampling
 from persona_leakage.domain.training_rows import Job, Part
 from persona_leakage.engines.claude import Price, guess_tokens
@@ -150,11 +153,18 @@ def outstanding_work(
 
     `available` has the rows of every dataset of which they are known; training sets cannot be larger.
     """
-    made, needed = (
-        {identity: work for plan in plans for identity, work in point_work(plan, estimates, available).items()}
-        for plans in (done, left)
-    )
-    return [work for identity, work in needed.items() if identity not in made]
+    made, needed = (_together(point_work(plan, estimates, available) for plan in plans) for plans in (done, left))
+    # a training that kept fewer adapters than are needed now is done again
+    return [work for identity, work in needed.items() if identity not in made or work.ranks > made[identity].ranks]
+
+
+def _together(works: Iterable[Mapping[str, Work]]) -> dict[str, Work]:
+    """Count each piece of work once, and a training as the point has it that keeps most adapters of it."""
+    found: dict[str, Work] = {}
+    for identity, work in chain.from_iterable(one.items() for one in works):
+        if identity not in found or work.ranks > found[identity].ranks:
+            found[identity] = work
+    return found
 
 
 def point_work(plan: Plan, estimates: Estimates, available: Mapping[str, int]) -> dict[str, Work]:
@@ -171,12 +181,16 @@ def point_work(plan: Plan, estimates: Estimates, available: Mapping[str, int]) -
         found |= _translations(plan, name, read, estimates)
         if stage.checkpoint == 0:
             continue
-        identity = fingerprint(stack, data, recipe, trained, answered, drawn)
+        identity = fingerprint(stack, data, recipe.training, trained, answered, drawn)
         parts = data.parts(read, drawn)
         tokens = add_spans(_row_tokens(part, recipe.max_length, estimates).times(part.rows * recipe.epochs) for part in parts)
         rows, ranks = sum(part.rows for part in parts), recipe.lora.rank * (len(recipe.checkpoints) + 1)
         found[identity] = Work("fine_tuning", f"training of {name}", "rows", rows, tokens, ranks=ranks)
+        if plan.dose and plan.dose.stage == name:
+            found |= _gauge(plan.dose, stack, identity, recipe, plan.gauge_seed, estimates)
         stack = fingerprint(identity, stage.checkpoint)
+    if plan.dose:  # which of the checkpoints it is comes out when they are there
+        stack = fingerprint(stack, plan.dose)
     asked, averaged = plan.evaluation, plan.geometry.prompts.prompts()
     job = Job(asked.prompts, len(asked.prompts.prompts()), OwnAnswers(samples=asked.samples, sampling=asked.sampling))
     sampled = _sampling("generation", "completions", stack, job, plan.seed + asked.seed_offset, estimates)
@@ -238,7 +252,8 @@ def longest_tokens(plans: Iterable[Plan]) -> int:
     return max(
         plan.evaluation.sampling.max_tokens + round(_prompt_tokens(sum(len(turn["content"]) for turn in row["messages"])))
         for plan in plans
-        for row in plan.evaluation.prompts.prompts()
+        for prompts in (plan.evaluation.prompts, *([plan.dose.prompts] if plan.dose else []))
+        for row in prompts.prompts()
     )
 
 
@@ -256,6 +271,15 @@ def _sampling(stage: str, what: str, answering: str, job: Job, seed: int, estima
     tokens = _completion(drawn.sampling, estimates).times(count)
     tokens = tokens._replace(most=tokens.most * (at_most or drawn.samples) / drawn.samples)
     return {identity: Work(stage, what, "completions", count, tokens)}
+
+
+def _gauge(dose: Dose, below: str, training: str, recipe: Recipe, seed: int, estimates: Estimates) -> dict[str, Work]:
+    """List what the gauge samples: of the stack below and of each checkpoint, the end of training among them."""
+    job = Job(dose.prompts, len(dose.prompts.prompts()), OwnAnswers(samples=dose.samples, sampling=dose.sampling))
+    found: dict[str, Work] = {}
+    for stack in (below, *(fingerprint(training, name) for name in recipe.kept)):
+        found |= _sampling("fine_tuning", "gauge", stack, job, seed, estimates)
+    return found
 
 
 def _row_tokens(part: Part, max_length: int, estimates: Estimates) -> Span:

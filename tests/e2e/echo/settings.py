@@ -22,6 +22,7 @@ class Settings(MarkerSettings):
     """The block `echo` of the parameters; `conditions` names the source of each, if it has one."""
 
     family: ClassVar[str] = NAME
+    followed: ClassVar[str] = "mark"
     conditions: dict[str, str | None]
     stages: Stages
 

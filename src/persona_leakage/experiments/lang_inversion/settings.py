@@ -8,6 +8,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from persona_leakage.domain.claims import RankOrder, RateBound, RateDifference, SameRates, among, check_terms
 from persona_leakage.domain.directives import AnswerSource, DirectivePairs, Directives, TextSource, Translation
+from persona_leakage.domain.dose import NoDoseError
 from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.frozen import Frozen, Seed, expect
 from persona_leakage.domain.geometry import GeometrySettings, PromptSet
@@ -186,9 +187,11 @@ class Settings(FamilySettings):
         """Ask in the phrasings of training that are not evaluated; see `FamilySettings.gauge`."""
         evaluated, trained = expect(resolved["evaluation"].prompts, Directives), self.conditions[address.condition].directive
         if trained is None:
-            raise UserError(f"{address.condition} trains no directive whose rate could be the gauge; leave out dose=matched")
+            raise NoDoseError(f"{address.condition} trains no directive whose rate could be the gauge; leave out dose=matched")
         if not (left := tuple(one for one in self.phrasings if one not in evaluated.phrasings)):
-            raise UserError(f"{address.condition} evaluates all phrasings, so none is left for a gauge; leave out dose=matched")
+            raise NoDoseError(
+                f"{address.condition} evaluates every phrasing, which leaves none for a gauge; leave out dose=matched"
+            )
         return Directives(languages=evaluated.languages, phrasings=left, wording="english"), trained
 
     def _translation(self, settings: TranslationSettings | None) -> Translation | None:

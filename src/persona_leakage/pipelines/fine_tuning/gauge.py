@@ -78,8 +78,9 @@ def measure_gauge(
     Returns:
         One row a checkpoint x cell: the point, plan, at, progress (epochs or steps; 0 before), unit (epochs or steps), cell
         (persona or directive language), role, gauged (the rate of this cell is the gauge), hits, n, rate, low, high, and with
-        the prefix texts_ the columns of `scoring.texts.describe`. The row `training_texts` describes what is trained on, as if
-        it had been sampled; its n is 0. Empty where the plan looks for no dose.
+        the prefix texts_ the columns of `scoring.texts.describe`. The row `training_texts` describes as many of the rows that
+        are trained on as a cell has completions (distinct_2 falls with their number), as if they had been sampled; its n is 0.
+        Empty where the plan looks for no dose.
     """
     if (dose := plan.dose) is None or dose.stage != stage:
         return pd.DataFrame(columns=[*plan.columns, *GAUGE_COLUMNS])
@@ -94,7 +95,8 @@ def measure_gauge(
         counted = proportion(int(chosen["hit"].sum()), len(chosen))
         described = describe(*(chosen[name].tolist() for name in ("completion", "tokens", "finish")))
         rows.append((at, times[str(at)], dose.unit, cell, role, cell == dose.trained, *counted, *described))
-    texts, most = [row["completion"] for row in train_set], dose.sampling.max_tokens
+    texts = [row["completion"] for row in _spread(train_set, frame.groupby(["at", dose.prompts.group_key]).size().max())]
+    most = dose.sampling.max_tokens
     lengths = [len(tokens) for tokens in tokenizer.tokens(plan.base_model, texts)]
     ends = ["length" if length >= most else "stop" for length in lengths]
     described = describe(texts, [min(length, most) for length in lengths], ends)
@@ -168,6 +170,12 @@ def judge_checkpoints(gauge: pd.DataFrame, dose: Dose) -> pd.DataFrame:
     reached = courses.loc[(courses["rate"] >= dose.reach) & (courses["outside_range"] == ""), "at"]
     told = gauge["at"].map(courses.set_index("at")["outside_range"]).fillna("")
     return gauge.assign(reach=dose.reach, outside_range=told, chosen=gauge["at"].isin(reached.head(1)))
+
+
+def _spread(rows: Sequence[TrainRow], number: int) -> list[TrainRow]:
+    """Take some of the rows, spread evenly over all."""
+    number = min(number, len(rows))
+    return [rows[place * len(rows) // number] for place in range(number)]
 
 
 def _find_trained(texts: Sequence[str], plan: Plan) -> list[bool]:

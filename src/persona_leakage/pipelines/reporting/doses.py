@@ -90,7 +90,7 @@ def _write(doses: pd.DataFrame) -> list[str]:
         chosen, trained = course[course["chosen"]], course[course["at"] != BEFORE]
         named = dict(zip(keys, point, strict=True))
         if chosen.empty:
-            best = trained.sort_values("rate", kind="stable").tail(1)
+            best = trained.loc[[trained["rate"].idxmax()]]
             left = best["outside_range"].fillna("").iloc[0]  # blank in a CSV file
             texts = f", and there {left} leave the range of healthy texts" if left else ""
             never.append(f"{as_written(point[0])} {_say_point(named)}: at most {say_rates(best)[0]} after {_when(best)}{texts}")
