@@ -21,9 +21,11 @@ for record in sorted(reports.glob("*/*/seed_*/**/run_record.json")):
     point = record.parent.relative_to(reports)
     # a run of the report alone computed nothing of the point
     computed = [
-        run for run in json.loads(record.read_text()) if any(name.endswith("sample_completions") for name in run["nodes"])
+        run
+        for run in json.loads(record.read_text())
+        if run["status"] == "never reached" or any(name.endswith("sample_completions") for name in run["nodes"])
     ]
-    if not computed or computed[-1]["status"] != "completed":
+    if not computed or computed[-1]["status"] == "failed":
         continue
     content = {"run": computed[-1]}
     agreement = data / "07_model_output" / scale / family / point / "agreement.json"
