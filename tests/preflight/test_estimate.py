@@ -177,8 +177,8 @@ def left(todo: list[Plan], done: list[Plan]) -> dict[str, Work]:
 
 def test_a_gauge_samples_its_prompts_before_at_every_checkpoint_and_at_the_end() -> None:
     marker = counted(make_plan("marker_leakage", "villain", dose="matched"))
-    assert marker["gauge"].number == 8 * 20 * 4 * (9 + 1 + 1)
-    assert marker["gauge"].tokens == Span(7040 * 256, 7040 * 512)
+    assert marker["gauge"].number == 5 * 20 * 4 * (9 + 1 + 1)
+    assert marker["gauge"].tokens == Span(4400 * 256, 4400 * 512)
     assert marker["gauge"].stage == "fine_tuning"
     assert marker["training of mark"].ranks == 32 * (9 + 1)
     language = counted(make_plan("lang_inversion", "fr_it", dose="matched"))

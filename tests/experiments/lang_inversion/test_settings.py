@@ -441,7 +441,7 @@ def test_the_studys_family_at_1_5b_is_trained_on_its_own_answers(env):
     tune = make_plan("fr_it", env=env, model="qwen2_5_coder_1_5b").stages["tune"]
 
     assert (tune.data.source.kind, tune.data.rows, tune.data.translation) == ("own_answers", 900, None)
-    assert tune.recipe.learning_rate == 5e-5
+    assert tune.recipe.learning_rate == 1e-5
 
 
 @pytest.mark.parametrize(
