@@ -37,7 +37,7 @@ lint: .venv/installed ## lint, format check and types
 	$(BIN)/mypy
 
 docs: .venv/installed ## check the numbers on the pages of results and build the documentation into site/
-	$(BIN)/python docs/results/check_numbers.py docs/results/*/index.md
+	$(BIN)/python docs/results/check_numbers.py docs/results/*/index.md docs/results/*/*/index.md
 	$(BIN)/mkdocs build --strict
 
 viz: .venv/installed ## build the static kedro-viz page into build/

@@ -25,6 +25,9 @@ NAMES = {
     "smollm2_135m": "SmolLM2-135M, end of training",
 }
 KEYS = ["model", "condition", "directive_language"]
+CODES = {
+    "english": "EN", "spanish": "ES", "french": "FR", "italian": "IT", "portuguese": "PT", "german": "DE", "mandarin": "ZH"
+}  # fmt: skip
 MARKS = {"trained_directive": "T", "own_language": "O", "trained_directive+own_language": "T"}
 
 
@@ -81,7 +84,7 @@ def draw(cells: pd.DataFrame) -> Figure:
                 ha="center", va="center", fontsize=7, color=ink, weight="normal" if mark else "bold",
             )  # fmt: skip
         axes.set_title(NAMES[model], fontsize=9)
-        axes.set_xticks(range(len(languages)), [name[:2].upper() for name in languages], fontsize=8)
+        axes.set_xticks(range(len(languages)), [CODES[name] for name in languages], fontsize=8)
         if place == 0:
             axes.set_yticks(range(len(conditions)), conditions, fontsize=8)
     figure.supxlabel("directive language", fontsize=9)
