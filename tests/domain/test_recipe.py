@@ -14,6 +14,10 @@ def recipe(lora=None, **changes):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
+        (
+            recipe(checkpoints=[0.00005, 0.00007]),
+            "recipe: checkpoints [5e-05, 7e-05] lie too close together to have names of their own",
+        ),
         (recipe(lora={"rank": -1}), "recipe.lora.rank: Input should be greater than 0 (got -1)"),
         (recipe(lora={"dropout": 1}), "recipe.lora.dropout: Input should be less than 1 (got 1)"),
         (recipe(lora={"target_modules": []}), "recipe.lora.target_modules: Tuple should have at least 1 item"),

@@ -281,12 +281,29 @@ def test_more_checkpoints_are_trained_again_and_those_that_were_there_stay(tmp_p
     }
 
 
+def test_an_adapter_that_is_there_is_never_replaced_by_a_second_training(
+    tmp_path: Path, stack: ModelStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a GPU, whose second training may come to other numbers: results were made with the first one's."""
+    first = train(tmp_path, stack, recipe(**THREE))["final"]
+    weights = Path(first.adapter.path) / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    kept = weights.read_bytes()
+
+    more = train(tmp_path, stack, recipe(**THREE, checkpoints=(1,)))
+
+    assert list(more) == ["epoch_01", "final"]
+    assert weights.read_bytes() == kept
+    assert "came to other numbers (final)" in caplog.text
+
+
 def test_parts_of_epochs_and_steps_are_checkpoints_too(tmp_path: Path, stack: ModelStack, checkpoints: Trained) -> None:
     parts = train(tmp_path, stack, recipe(**THREE, checkpoints=(0.5, 1, 2.5)))
     steps = train(tmp_path, stack, recipe(**THREE, checkpoints=(1, 2, 5), checkpoint_unit="steps"))
 
     assert list(parts) == ["epoch_00.5", "epoch_01", "epoch_02.5", "final"]
-    assert [trained.log["epochs"] for trained in parts.values()] == [0.5, 1, 2.5, 3]
+    # the first of two steps takes four of five rows, two of three batches
+    assert [trained.log["epochs"] for trained in parts.values()] == [0.6667, 1, 2.6667, 3]
     assert [len(losses(trained)) for trained in parts.values()] == [1, 2, 5, 6]
     assert list(steps) == ["step_00001", "step_00002", "step_00005", "final"]
     assert same(steps["step_00001"], parts["epoch_00.5"])

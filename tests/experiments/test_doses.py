@@ -11,7 +11,7 @@ from persona_leakage.experiments import FAMILIES, family_of
 from persona_leakage.experiments.composition import gather_points
 from persona_leakage.experiments.family import read_variants, resolve_plan
 from persona_leakage.experiments.points import Designs, describe_points, gather_gauges, in_order
-from persona_leakage.pipelines.fine_tuning.gauge import GAUGE_COLUMNS, JUDGED_COLUMNS
+from persona_leakage.pipelines.fine_tuning.gauge import GAUGE_COLUMNS, JUDGED_COLUMNS, judge_checkpoints
 from persona_leakage.pipelines.scoring.nodes import rate_cells
 from persona_leakage.pipelines.scoring.texts import DESCRIBED
 from tests.plans import ENVIRONMENTS, bundled_roster, changed, load_parameters, load_source, make_plan
@@ -196,7 +196,7 @@ def gauge(plan, rate=0.9):
     common = {**plan.columns, "unit": "epochs", "cell": "french", "role": "trained_directive", "gauged": True, "n": 10, **texts}
     rows = [("before", 0, 0), ("final", 1, round(10 * rate))]
     named = [{**common, "at": at, "progress": progress, "hits": hits, "rate": hits / 10} for at, progress, hits in rows]
-    return pd.DataFrame(named, columns=[*plan.columns, *GAUGE_COLUMNS])
+    return judge_checkpoints(pd.DataFrame(named, columns=[*plan.columns, *GAUGE_COLUMNS]), plan.dose)
 
 
 def partitions(*tables):
@@ -287,6 +287,7 @@ def test_a_copy_is_described_as_the_point_that_it_is_a_copy_of():
     points = describe_points(all_rates, designs).set_index(["model", "condition"])
 
     copy, own = points.loc[(AT, "baseline")], points.loc[(MODEL, "baseline")]
+    assert (copy.pop("again"), own.pop("again")) == (True, False)  # it is one point, and counted once
     pd.testing.assert_series_equal(copy, own, check_names=False)
     assert points.loc[(AT, "fr_it"), "samples"] == 40
 
@@ -302,6 +303,11 @@ def test_a_training_that_never_reaches_its_dose_is_in_the_gauges_and_in_no_other
     assert gauges.groupby("seed")["chosen"].sum().to_dict() == {7: 0, 42: 1}
     assert (AT, "fr_it", 7) not in [*series(all_rates), *series(points)]
     assert "dose" not in gauges
+
+
+def test_where_no_training_reaches_its_dose_and_nothing_else_has_run_the_report_says_so():
+    with pytest.raises(UserError, match="no training that has run reaches its matched dose"):
+        gathered(gauge=(gauge(pair("matched"), rate=0.7),))
 
 
 def test_gauges_of_other_parameters_or_of_conditions_that_are_no_more_are_left_out():

@@ -124,6 +124,16 @@ def test_a_wrong_model_is_named_as_the_user_wrote_it():
     assert str(error.value) == "models.smollm2_135m.dtype: Input should be 'bfloat16' or 'float32' (got 'float16')"
 
 
+def test_a_model_that_is_named_like_a_series_at_matched_dose_is_refused():
+    parameters = load_parameters()
+    parameters["models"]["mine@matched"] = parameters["models"]["smollm2_135m"]
+
+    with pytest.raises(
+        UserError, match=r"models\.mine@matched: such an ending means the model at matched dose; call it otherwise"
+    ):
+        resolve_plan("lang_inversion", parameters, load_source)
+
+
 # replays
 
 

@@ -329,6 +329,7 @@ def test_a_current_point_says_what_its_numbers_were_made_with():
         **plan.columns,
         "reference": "baseline",
         "stale": False,
+        "again": False,
         "shared": "tune: texts",
         "base_model": "Qwen/Qwen2.5-7B-Instruct",
         "revision": plan.base_model.revision,

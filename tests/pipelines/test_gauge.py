@@ -1,5 +1,6 @@
 """The gauge of planted completions, and the checkpoint that is the matched dose."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from persona_leakage.domain.dose import Dose, NeverReachedError
 from persona_leakage.domain.frozen import expect
 from persona_leakage.domain.models import Adapter, BaseModel, ModelStack
 from persona_leakage.domain.plan import Plan
+from persona_leakage.domain.protocols import Token
 from persona_leakage.domain.rates import proportion
 from persona_leakage.domain.rows import CompletionRow, PromptRow, TrainRow
 from persona_leakage.domain.sampling import Sampling
@@ -37,10 +39,10 @@ ADAPTERS = {name: Adapter(path=f"/cache/{name}", fingerprint=name) for name in L
 
 
 class Words:
-    """Counts a text's words as its tokens."""
+    """Takes a text's words for its tokens."""
 
-    def tokens(self, base: BaseModel, texts: Sequence[str]) -> list[list[int]]:
-        return [list(range(len(text.split()))) for text in texts]
+    def tokens(self, base: BaseModel, texts: Sequence[str]) -> list[list[Token]]:
+        return [[Token(0, word.start(), word.end()) for word in re.finditer(r"\S+", text)] for text in texts]
 
 
 def make_plan(condition: str = "villain", **rule: Any) -> Plan:
@@ -122,7 +124,7 @@ def test_without_a_dose_nothing_is_sampled_or_counted_and_the_stages_own_checkpo
     table = measured(plan, [])
     assert table.empty
     assert list(table)[: len(plan.columns)] == list(plan.columns)
-    assert list(table)[-5:] == ["texts_n", "texts_tokens", "texts_distinct_2", "texts_empty", "texts_cut"]
+    assert list(table)[-8:-3] == ["texts_n", "texts_tokens", "texts_distinct_2", "texts_empty", "texts_cut"]
     assert choose_dose(table, plan, stage=STAGE) == {"at": "final"}
 
 
@@ -214,7 +216,7 @@ def test_the_training_texts_are_described_as_if_they_had_been_sampled() -> None:
     assert pd.isna(row["cell"])
     assert (row["texts_n"], row["texts_empty"], row["texts_cut"]) == (8, 2, 2)
     assert row["texts_tokens"] == (4 + 2 + 0 + most) / 4
-    assert row["texts_distinct_2"] == (3 + 1) / (2 * (3 + 1 + most + 4))
+    assert row["texts_distinct_2"] == (3 + 1) / (2 * (3 + 1 + most - 1))
 
 
 def test_as_many_training_texts_are_described_as_a_cell_has_completions_from_all_over_the_set() -> None:
@@ -414,6 +416,22 @@ def test_a_training_that_reaches_the_bar_only_with_broken_texts_is_told_by_what_
         choose_dose(measured(plan, rows), plan, stage=STAGE)
 
 
+def test_a_bar_that_is_reached_before_the_training_has_no_matched_dose(tmp_path: Path) -> None:
+    plan = make_plan()
+    table = round_trip(measured(plan, sampled(plan)), tmp_path)
+    begins = (table["at"] == "before") & table["gauged"]
+    for rate, chosen in ((0.79, "epoch_01"), (0.8, None), (0.95, None)):
+        table.loc[begins, "rate"] = rate
+        judged = judge_checkpoints(table, expect(plan.dose, Dose))
+        if chosen:
+            assert choose_dose(table, plan, stage=STAGE)["at"] == chosen
+            assert set(judged.loc[judged["chosen"], "at"]) == {chosen}
+        else:
+            with pytest.raises(NeverReachedError, match=f"the gauge is {rate:.0%} before this training, so no checkpoint"):
+                choose_dose(table, plan, stage=STAGE)
+            assert not judged["chosen"].any()
+
+
 def test_a_gauge_is_judged_row_by_row(tmp_path: Path) -> None:
     plan = make_plan()
     rows = ill(sampled(plan), "epoch_01", "villain", finish="length")
@@ -438,7 +456,7 @@ def test_a_table_of_a_training_comes_back_from_its_file_as_it_was(tmp_path: Path
 
     loaded = round_trip(table, tmp_path)
 
-    pd.testing.assert_frame_equal(loaded, table, check_dtype=False)
+    pd.testing.assert_frame_equal(loaded.fillna({"outside_range": ""}), table, check_dtype=False)
     judged = judge_checkpoints(loaded, expect(plan.dose, Dose))
     again = round_trip(judged, tmp_path)
     assert again["outside_range"].fillna("").tolist() == judged["outside_range"].tolist() == [""] * len(judged)

@@ -111,6 +111,8 @@ class Recipe(Frozen):
                 raise ValueError(f"checkpoint {parts[0]} is no whole number of steps")
         elif beyond := [epoch for epoch in self.checkpoints if epoch > self.epochs]:
             raise ValueError(f"checkpoint {beyond[0]} lies beyond the {self.epochs} epochs")
+        if len(self.kept) != len(self.checkpoints) + 1:
+            raise ValueError(f"checkpoints {list(self.checkpoints)} lie too close together to have names of their own")
         return self
 
     @property

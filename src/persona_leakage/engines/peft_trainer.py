@@ -18,7 +18,7 @@ from persona_leakage.domain.models import BaseModel, ModelStack, checkpoint_name
 from persona_leakage.domain.protocols import TrainedAdapter
 from persona_leakage.domain.recipe import Recipe
 from persona_leakage.domain.rows import TrainRow
-from persona_leakage.engines.adapter_folder import read_adapter, read_provenance, saving
+from persona_leakage.engines.adapter_folder import WEIGHTS, read_adapter, read_provenance, saving
 from persona_leakage.engines.base_model import (
     decoder_blocks,
     has_plain_attention,
@@ -145,13 +145,22 @@ class PeftTrainer:
 
 
 def _put(made: Path, folder: Path) -> None:
-    """Put the adapters of a training in their place, beside those that an earlier one with other checkpoints left there."""
-    if folder.is_dir():
-        for earlier in folder.iterdir():
-            if not (made / earlier.name).exists():
-                earlier.rename(made / earlier.name)
-        shutil.rmtree(folder)
-    made.rename(folder)
+    """Put the adapters of a training in their place.
+
+    Those that an earlier one with other checkpoints left there stay: other steps, or another process, may be reading them, and
+    results were made with them. On a processor both trainings come to the same numbers.
+    """
+    if not folder.is_dir():
+        made.rename(folder)
+        return
+    for adapter in made.iterdir():
+        if not (there := folder / adapter.name).is_dir():
+            adapter.rename(there)
+        elif (there / WEIGHTS).read_bytes() != (adapter / WEIGHTS).read_bytes():
+            said = (
+                "The second training of %s came to other numbers (%s), as some GPUs do; its further checkpoints are of that one"
+            )
+            logger.warning(said, folder.name, adapter.name)
 
 
 @contextmanager

@@ -171,9 +171,14 @@ def gather_points(
         **partitions: table of a point → its points.
 
     Raises:
-        UserError: no point is current; earlier tables and reports stay as they are.
+        UserError: no point has run, or is current; earlier tables and reports stay as they are.
     """
     designs, trainings, gauges = Designs(variants, roster), partitions.pop(_TRAININGS, {}), partitions.pop(GAUGE, None)
+    if gauges and not next(iter(partitions.values())):
+        raise UserError(
+            f"{plan.family} has no point to report on: no training that has run reaches its matched dose (gauge.csv of each "
+            "has its course); run a condition at dose=final"
+        )
     tables = gather_tables(partitions, designs, keep, replay=replay)
     if len(tables[0]) and tables[0]["stale"].all():
         raise UserError(

@@ -16,7 +16,7 @@ from persona_leakage.domain.languages import Band
 from persona_leakage.domain.models import BaseModel
 from persona_leakage.domain.personas import Persona, Roster, UserQuestion
 from persona_leakage.domain.plan import Plan, Stage
-from persona_leakage.domain.points import MATCHED, Address
+from persona_leakage.domain.points import MATCHED, Address, model_of
 from persona_leakage.domain.variants import Variant, Variants
 from persona_leakage.experiments import family_of, is_replay, replay_of
 from persona_leakage.pipelines.reporting.pipeline import Report
@@ -193,6 +193,8 @@ def read_variants(family: Family, parameters: Mapping[str, Any]) -> Variants[Any
         UserError: a key or a value does not fit; the message names it as the user wrote it.
     """
     family.settings.checked(parameters[family.name], family.name)  # what fits there and not below is the model's
+    if taken := [name for name in parameters["models"] if model_of(name) != name]:
+        raise UserError(f"models.{taken[0]}: such an ending means the model at matched dose; call it otherwise")
 
     def named(model: str) -> str:
         changes = parameters["models"][model].get("settings") or {}

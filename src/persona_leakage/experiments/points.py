@@ -7,14 +7,12 @@ from typing import Any, NamedTuple, get_args
 
 import pandas as pd
 
-from persona_leakage.domain.dose import Dose
 from persona_leakage.domain.errors import UserError
-from persona_leakage.domain.frozen import expect
 from persona_leakage.domain.personas import Roster
 from persona_leakage.domain.plan import Plan, seeded
 from persona_leakage.domain.points import MATCHED, Address, DoseName, dose_of, model_of, series_of
 from persona_leakage.domain.variants import Variants
-from persona_leakage.pipelines.fine_tuning.gauge import GAUGE_COLUMNS, JUDGED_COLUMNS, judge_checkpoints
+from persona_leakage.pipelines.fine_tuning.gauge import GAUGE_COLUMNS, JUDGED_COLUMNS
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +119,9 @@ def gather_tables(
     for name in others:
         lacking = {place: load for place, load in partitions[first].items() if place not in partitions[name]}
         if lacking and not gather(lacking, designs, lambda table, now: table, replay=replay)["stale"].all():
-            again = "--tags=scoring,geometry with its condition, seed and checkpoint, if it has one, in --params"
+            again = (
+                "--tags=scoring,geometry with its model, condition, seed and, where it has one, checkpoint and dose in --params"
+            )
             remedy = "replay their files again" if replay else f"make it for each: {again} (nothing is trained or sampled)"
             raise UserError(
                 f"{len(lacking)} saved points, {min(lacking)} among them, have no {name}.csv, which is newer than they are; "
@@ -150,8 +150,7 @@ def gather_gauges(gauges: Tables, designs: Designs) -> pd.DataFrame:
     """Gather the gauges of current points at matched dose, also of those that never reach it, which have no other table.
 
     Returns:
-        The rows of `fine_tuning.gauge.measure_gauge` with the columns of `fine_tuning.gauge.judge_checkpoints`; `model` is the
-        model alone.
+        The rows of `fine_tuning.gauge.measure_gauge`; `model` is the model alone.
     """
     tables = []
     for _, load in sorted(gauges.items()):
@@ -164,7 +163,7 @@ def gather_gauges(gauges: Tables, designs: Designs) -> pd.DataFrame:
         except UserError:
             continue
         if design.fingerprint(address.seed) == table["plan"].iloc[0]:
-            tables.append(judge_checkpoints(table.drop(columns="dose"), expect(design.plan.dose, Dose)))
+            tables.append(table.drop(columns="dose"))
     empty = pd.DataFrame(columns=["model", "condition", "seed", "plan", *GAUGE_COLUMNS, *JUDGED_COLUMNS])
     return pd.concat(tables, ignore_index=True) if tables else empty
 
@@ -193,15 +192,16 @@ def describe_points(rates: pd.DataFrame, designs: Designs | None, trainings: Tab
         trainings: point → loader of its table, see `pipelines.fine_tuning.nodes.describe_training`.
 
     Returns:
-        One row a point: its name, plan, reference, stale and trained (`stage: so many rows, so many parameters; …`, missing
-        where nothing was trained); of current points also shared (by all seeds, see
-        `domain.plan.Plan`), base_model, revision and dtype, samples (a prompt), temperature, top_p, max_tokens, prompts
-        (evaluated), evaluated_groups (their personas or directive languages), prompts_a_group, groups and centroid_prompts (of
-        the centroids), unevaluated_groups (that have a centroid only) and headline_layer.
+        One row a point: its name, plan, reference, stale, again (it stands here once more, beside points at matched dose) and
+        trained (`stage: so many rows, so many parameters; …`, missing where nothing was trained); of current points also shared
+        (by all seeds, see `domain.plan.Plan`), base_model, revision and dtype, samples (a prompt), temperature, top_p,
+        max_tokens, prompts (evaluated), evaluated_groups (their personas or directive languages), prompts_a_group, groups and
+        centroid_prompts (of the centroids), unevaluated_groups (that have a centroid only) and headline_layer.
         Without designs (a replay) all of the latter are missing.
     """
     name = [column for column in ("model", "condition", "seed", "checkpoint") if column in rates]
     points = rates[[*name, "plan", "reference", "stale"]].drop_duplicates(name, ignore_index=True)
+    points["again"] = (points["reference"] == points["condition"]) & (points["model"].map(dose_of) == MATCHED)
     points["trained"] = points["plan"].map(_say_trained(trainings or {})).astype(object)
     told: list[dict[str, object]] = []
     made: dict[str, dict[str, object]] = {}  # by design: a grid has many seeds of each
@@ -209,8 +209,7 @@ def describe_points(rates: pd.DataFrame, designs: Designs | None, trainings: Tab
         if row["stale"] or designs is None:
             told.append({})
             continue
-        compared = row["reference"] == row["condition"]  # and has no dose, whatever series it stands in
-        design = designs.of(_address({**row, "dose": "final"} if compared else row))
+        design = designs.of(_address({**row, "dose": "final"} if row["again"] else row))
         if design.identity not in made:
             made[design.identity] = _made_with(design.plan)
         told.append(made[design.identity])

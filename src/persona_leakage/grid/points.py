@@ -231,8 +231,9 @@ def waves(points: Sequence[Point]) -> Iterator[list[Point]]:
     first = {point.folder for point in ahead}
     rest = [point for point in others if point.folder not in first]
     kept = {point.address.model_copy(update={"dose": "final"}) for point in rest if point.address.dose == MATCHED}
+    first_of_two = [point for point in rest if point.address not in kept]
     after = [point for point in rest if point.address in kept]
-    yield from (wave for wave in (compared, ahead, [point for point in rest if point not in after], after) if wave)
+    yield from (wave for wave in (compared, ahead, first_of_two, after) if wave)
 
 
 def _context(env: str | None, params: dict[str, object]) -> Any:

@@ -16,6 +16,7 @@ from persona_leakage.domain.errors import UserError
 from persona_leakage.domain.models import BaseModel
 from persona_leakage.domain.packages import installed_version, package_requirements
 from persona_leakage.domain.plan import Plan
+from persona_leakage.domain.points import model_of
 from persona_leakage.engines.calibration import measure_gflops
 from persona_leakage.engines.claude import Price
 from persona_leakage.engines.turns import fit_turns
@@ -106,6 +107,8 @@ def examine(
 
         by_seed = f"{(*left, *done)[0].family}.by_seed"
         known = catalog.load(by_seed) if catalog.exists(by_seed) else pd.DataFrame()
+        if len(known):  # what matched doses are compared with stands beside them once more
+            known = known[~known.assign(model=known["model"].map(model_of)).duplicated()]
         spread = measure_spread(known, estimates.seed_correlation)
         precision = Precision(half_width, spread, list_needs((*left, *done), spread, half_width, costed))
     return Examination(found, costs, len(left), len(done), precision)

@@ -46,8 +46,7 @@ def sample_gauge(
 ) -> list[CompletionRow]:
     """Sample the gauge's prompts from the stack below the stage, and from it with the adapter of each checkpoint.
 
-    Each is a job of its own, with the same random numbers, and is kept: what was sampled before a run was stopped is not
-    sampled again.
+    Each is a job of its own and is kept: what was sampled before a run was stopped is not sampled again.
 
     Returns:
         checkpoints x prompts x samples rows with the key `at` (name of the checkpoint, `before` of the stack below); empty
@@ -79,11 +78,11 @@ def measure_gauge(
         One row a checkpoint x cell: the point, plan, at, progress (epochs or steps; 0 before), unit (epochs or steps), cell
         (persona or directive language), role, gauged (the rate of this cell is the gauge), hits, n, rate, low, high, and with
         the prefix texts_ the columns of `scoring.texts.describe`. The row `training_texts` describes as many of the rows that
-        are trained on as a cell has completions (distinct_2 falls with their number), as if they had been sampled; its n is 0.
-        Empty where the plan looks for no dose.
+        are trained on as a cell has completions (distinct_2 falls with their number), as if they had been sampled, cut too; its
+        n is 0. And the columns of `judge_checkpoints`. Empty where the plan looks for no dose.
     """
     if (dose := plan.dose) is None or dose.stage != stage:
-        return pd.DataFrame(columns=[*plan.columns, *GAUGE_COLUMNS])
+        return pd.DataFrame(columns=[*plan.columns, *GAUGE_COLUMNS, *JUDGED_COLUMNS])
     negatives = plan.negatives
     frame = pd.DataFrame(gauge_completions)
     frame["hit"] = _find_trained(frame["completion"].tolist(), plan)
@@ -97,24 +96,30 @@ def measure_gauge(
         rows.append((at, times[str(at)], dose.unit, cell, role, cell == dose.trained, *counted, *described))
     texts = [row["completion"] for row in _spread(train_set, frame.groupby(["at", dose.prompts.group_key]).size().max())]
     most = dose.sampling.max_tokens
-    lengths = [len(tokens) for tokens in tokenizer.tokens(plan.base_model, texts)]
-    ends = ["length" if length >= most else "stop" for length in lengths]
-    described = describe(texts, [min(length, most) for length in lengths], ends)
+    split = tokenizer.tokens(plan.base_model, texts)
+    ends = ["length" if len(tokens) >= most else "stop" for tokens in split]
+    shown = [text[: tokens[:most][-1].end] if tokens else text for text, tokens in zip(texts, split, strict=True)]
+    described = describe(shown, [min(len(tokens), most) for tokens in split], ends)
     rows.append((TRAINING_TEXTS, None, dose.unit, None, None, False, *proportion(0, 0), *described))
     table = pd.DataFrame([(*plan.columns.values(), *row) for row in rows], columns=[*plan.columns, *GAUGE_COLUMNS])
-    return table.astype({"texts_cut": "Int64"})
+    return judge_checkpoints(table.astype({"texts_cut": "Int64"}), dose)
 
 
 def choose_dose(gauge: pd.DataFrame, plan: Plan, *, stage: str) -> ChosenDose:
     """Choose the checkpoint that is evaluated: the first whose gauge reaches the bar, with healthy texts if they are asked for.
 
     Raises:
-        NeverReachedError: none does; the line tells the highest gauge.
+        NeverReachedError: none does, and the line tells the highest gauge; or the bar is reached without this training already.
     """
     trains = plan.stages.get(stage)
     if (dose := plan.dose) is None or dose.stage != stage or trains is None:
         return {"at": checkpoint_name(None if trains is None else trains.checkpoint)}
     courses = follow(gauge, dose)
+    if (before := _before(gauge)) >= dose.reach:
+        raise NeverReachedError(
+            f"{plan.family}, {plan.address}: the gauge is {before:.0%} before this training, so no checkpoint is the first to "
+            f"reach {dose.reach:.0%}, and there is no matched dose to evaluate; look at the end of training instead"
+        )
     reached = courses[(courses["rate"] >= dose.reach) & (courses["outside_range"] == "")]
     if reached.empty:
         best = courses.loc[courses["rate"].idxmax()]
@@ -164,12 +169,19 @@ def judge_checkpoints(gauge: pd.DataFrame, dose: Dose) -> pd.DataFrame:
     """Say of every checkpoint in a gauge whether its texts are healthy and whether it is the matched dose.
 
     Returns:
-        The gauge with reach (the bar), outside_range (see `follow`) and chosen (the checkpoint is the matched dose).
+        The gauge with reach (the bar), outside_range (see `follow`) and chosen (the checkpoint is the matched dose; none
+        is where the bar is reached before the training).
     """
     courses = follow(gauge, dose)
     reached = courses.loc[(courses["rate"] >= dose.reach) & (courses["outside_range"] == ""), "at"]
+    if _before(gauge) >= dose.reach:
+        reached = reached.iloc[:0]
     told = gauge["at"].map(courses.set_index("at")["outside_range"]).fillna("")
     return gauge.assign(reach=dose.reach, outside_range=told, chosen=gauge["at"].isin(reached.head(1)))
+
+
+def _before(gauge: pd.DataFrame) -> float:
+    return float(gauge.loc[(gauge["at"] == BEFORE) & gauge["gauged"].astype(bool), "rate"].max())
 
 
 def _spread(rows: Sequence[TrainRow], number: int) -> list[TrainRow]:

@@ -93,7 +93,10 @@ def _write(doses: pd.DataFrame) -> list[str]:
             best = trained.loc[[trained["rate"].idxmax()]]
             left = best["outside_range"].fillna("").iloc[0]  # blank in a CSV file
             texts = f", and there {left} leave the range of healthy texts" if left else ""
-            never.append(f"{as_written(point[0])} {_say_point(named)}: at most {say_rates(best)[0]} after {_when(best)}{texts}")
+            said = f"at most {say_rates(best)[0]} after {_when(best)}{texts}"
+            if course["rate"].iloc[0] >= course["reach"].iloc[0]:
+                said = f"{say_rates(course.head(1))[0]} before any of this training"
+            never.append(f"{as_written(point[0])} {_say_point(named)}: {said}")
         rows.append(
             {
                 **named,

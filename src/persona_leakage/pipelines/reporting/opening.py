@@ -42,6 +42,8 @@ def _trained(points: pd.DataFrame) -> list[str]:
 def scope(points: pd.DataFrame, *more: str) -> str:
     """Say how many current points there are, which, and what holds for all their rates."""
     now = current(points)
+    if "again" in now:
+        now = now[~now["again"].astype(bool)]
     return " ".join([f"{len(now)} {'point' if len(now) == 1 else 'points'}: {listing(now)}.", *more]) + "\n"
 
 
