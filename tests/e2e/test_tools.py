@@ -34,7 +34,7 @@ def test_kedro_viz_builds_with_layers_and_previews(planted: Project) -> None:
     assert by_name["lang_inversion.spill"]["preview_type"] == "TablePreview"
     assert by_name["lang_inversion.spill_matrix_figure"]["preview_type"] == "ImagePreview"
     unlayered = {node["name"] for node in graph["nodes"] if node["type"] == "data" and not node.get("layer")}
-    assert unlayered == {"trainer", "generator", "extractor", "language_model"}
+    assert unlayered == {"trainer", "generator", "extractor", "tokenizer", "language_model"}
 
 
 @pytest.mark.slow
