@@ -22,6 +22,7 @@ COMMON = (
     "grid",
     "model",
     "models",
+    "dose",
     "rates_file",
     "seed",
 )
