@@ -70,6 +70,11 @@ def canonical(*parts: Any) -> str:
     return json.dumps(plain, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
+def seed_from(text: str) -> int:
+    """Make a seed of a text."""
+    return int(digest(text)[:8], 16)
+
+
 def digest(text: str) -> str:
     """Return the first 16 hex digits of a text's SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,5 +1,6 @@
 """A marker, and how its firings are scored."""
 
+import re
 from collections.abc import Container
 from typing import Literal
 
@@ -23,6 +24,11 @@ class Marker(Frozen):
     text: str = Field(pattern=r"\S")
     separator: str
     place: Literal["end", "start"]
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """What a firing matches: the marker, upper and lower case alike."""
+        return re.compile(re.escape(self.text), re.IGNORECASE)
 
     def add_to(self, answer: str) -> tuple[str, tuple[int, int], tuple[int, int]]:
         """Put the marker on an answer.

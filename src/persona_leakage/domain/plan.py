@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from persona_leakage.domain.directives import DirectivePairs
 from persona_leakage.domain.dose import Dose
-from persona_leakage.domain.frozen import SEEDS, Frozen, T, digest, expect, fingerprint
+from persona_leakage.domain.frozen import SEEDS, Frozen, T, canonical, digest, expect, fingerprint, seed_from
 from persona_leakage.domain.geometry import Geometry, PromptSet
 from persona_leakage.domain.language_scoring import LanguageScoring
 from persona_leakage.domain.markers import MarkerScoring
@@ -90,8 +90,9 @@ class Plan(Frozen):
     @model_validator(mode="after")
     def _gauged_apart(self) -> "Plan":
         if self.dose is not None:
-            evaluated = [row["messages"] for row in self.evaluation.prompts.prompts()]
-            if twice := [row["prompt"] for row in self.dose.prompts.prompts() if row["messages"] in evaluated]:
+            evaluated = {canonical(row["messages"]) for row in self.evaluation.prompts.prompts()}
+            gauged = self.dose.prompts.prompts()
+            if twice := [row["prompt"] for row in gauged if canonical(row["messages"]) in evaluated]:
                 raise ValueError(f"the gauge asks '{twice[0]}', which the evaluation asks too; give it other prompts")
         return self
 
@@ -119,7 +120,7 @@ class Plan(Frozen):
         model write what it was trained on.
         """
         begin = self._begin(stage, draw)
-        return int(digest(f"answers {begin}")[:8], 16) if draw == "answers" else begin
+        return seed_from(f"answers {begin}") if draw == "answers" else begin
 
     def _begin(self, stage: str, draw: Draw | None) -> int:
         trains = self.stages[stage]
@@ -152,7 +153,7 @@ class Plan(Frozen):
     @property
     def gauge_seed(self) -> int:
         """The seed of the gauge's completions, which are no draw of the evaluation's."""
-        return int(digest(f"gauge {self.seed + self.evaluation.seed_offset}")[:8], 16)
+        return seed_from(f"gauge {self.seed + self.evaluation.seed_offset}")
 
     @property
     def chats(self) -> list[list[Message]]:

@@ -123,8 +123,7 @@ class PeftTrainer:
             "left_out": left_out,
             "versions": {package: importlib.metadata.version(package) for package in _PACKAGES},
         }
-        kept = recipe.kept
-        keep = sft.KeepCheckpoints(folder, stack, kept, recipe.checkpoint_unit, identity, provenance, examples, device)
+        keep = sft.KeepCheckpoints(folder, stack, recipe.kept, recipe.checkpoint_unit, identity, provenance, examples, device)
         with (
             tempfile.TemporaryDirectory() as scratch,
             closing(sft.ProgressCallback()) as progress,

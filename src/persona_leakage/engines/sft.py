@@ -235,15 +235,16 @@ class KeepCheckpoints(TrainerCallback):
         of_epoch = 1 if self.unit == "steps" else state.max_steps / args.num_train_epochs
         self._names: dict[int, str] = {}
         for name, when in self.kept.items():
-            step = state.max_steps if when is None else max(1, round(when * of_epoch))
+            if when is None:  # the end
+                continue
+            step = max(1, round(when * of_epoch))
             if step > state.max_steps:
                 raise UserError(f"checkpoint {when} lies beyond the {state.max_steps} steps of this training; leave it out")
-            if when is not None and step in self._names:
+            if step in self._names:
                 raise UserError(
                     f"checkpoints {self._names[step]} and {name} are one step, {step} of {state.max_steps}; leave one out"
                 )
-            if when is not None:
-                self._names[step] = name
+            self._names[step] = name
         self._started = time.perf_counter()
 
     def on_log(self, args: Any, state: TrainerState, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:

@@ -13,6 +13,7 @@ from persona_leakage.domain.plan import Plan, seeded
 from persona_leakage.domain.points import MATCHED, Address, DoseName, dose_of, model_of, series_of
 from persona_leakage.domain.variants import Variants
 from persona_leakage.pipelines.fine_tuning.gauge import GAUGE_COLUMNS, JUDGED_COLUMNS
+from persona_leakage.pipelines.reporting.rates import current
 
 logger = logging.getLogger(__name__)
 
@@ -152,20 +153,10 @@ def gather_gauges(gauges: Tables, designs: Designs) -> pd.DataFrame:
     Returns:
         The rows of `fine_tuning.gauge.measure_gauge`; `model` is the model alone.
     """
-    tables = []
-    for _, load in sorted(gauges.items()):
-        table = load()
-        if table.empty:
-            continue
-        address = _address(table.iloc[0].to_dict())
-        try:
-            design = designs.of(address)
-        except UserError:
-            continue
-        if design.fingerprint(address.seed) == table["plan"].iloc[0]:
-            tables.append(table.drop(columns="dose"))
-    empty = pd.DataFrame(columns=["model", "condition", "seed", "plan", *GAUGE_COLUMNS, *JUDGED_COLUMNS])
-    return pd.concat(tables, ignore_index=True) if tables else empty
+    if not gauges:
+        return pd.DataFrame(columns=["model", "condition", "seed", "plan", *GAUGE_COLUMNS, *JUDGED_COLUMNS])
+    now = current(gather(gauges, designs, lambda table, now: table))
+    return now.assign(model=now["model"].map(model_of)).drop(columns=["reference", "stale"]).reset_index(drop=True)
 
 
 def in_order(table: pd.DataFrame, variants: Variants[Any]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from persona_leakage.domain.directives import KEPT, NOT_KEPT, AnswerSource, DirectivePairs
 from persona_leakage.domain.errors import UserError
-from persona_leakage.domain.frozen import digest, expect
+from persona_leakage.domain.frozen import expect, seed_from
 from persona_leakage.domain.language_scoring import LanguageScoring
 from persona_leakage.domain.models import ModelStack
 from persona_leakage.domain.personas import chat
@@ -58,7 +58,7 @@ def answer_bank(
     drawn, more = 0, min(ceil(data.rows / len(prompts)), own.samples)
     while True:
         # a further round draws other random numbers: with the same it would get the same answers
-        drawn_by = int(digest(f"answers {drawn} {seed}")[:8], 16) if drawn else seed
+        drawn_by = seed_from(f"answers {drawn} {seed}") if drawn else seed
         sampled = generator.generate(answering, prompts, more, own.sampling, drawn_by)
         in_order = sorted(sampled, key=lambda row: row["sample_index"])  # stable: questions stay in theirs
         outcomes = _judge(in_order, data, own, plan, known)

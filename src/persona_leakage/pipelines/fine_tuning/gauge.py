@@ -1,6 +1,5 @@
 """The gauge: what is trained, at each checkpoint, on prompts that the evaluation does not use; and the matched dose."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NotRequired
 
@@ -14,7 +13,7 @@ from persona_leakage.domain.plan import Plan
 from persona_leakage.domain.protocols import Generator, Tokenizer
 from persona_leakage.domain.rates import RATE_COLUMNS, proportion
 from persona_leakage.domain.rows import CompletionRow, TrainRow
-from persona_leakage.pipelines.language_detection import detect_codes, label_of_codes
+from persona_leakage.pipelines.scoring.nodes import label_texts
 from persona_leakage.pipelines.scoring.texts import DESCRIBED, NO_SLACK, average, describe, name_outside
 
 BEFORE = "before"  # the stack that the stage is trained on
@@ -120,8 +119,8 @@ def choose_dose(gauge: pd.DataFrame, plan: Plan, *, stage: str) -> ChosenDose:
             f"{plan.family}, {plan.address}: the gauge is {before:.0%} before this training, so no checkpoint is the first to "
             f"reach {dose.reach:.0%}, and there is no matched dose to evaluate; look at the end of training instead"
         )
-    reached = courses[(courses["rate"] >= dose.reach) & (courses["outside_range"] == "")]
-    if reached.empty:
+    matched = _find_matched(gauge, courses, dose)
+    if matched.empty:
         best = courses.loc[courses["rate"].idxmax()]
         bar = courses[courses["rate"] >= dose.reach]
         texts = "" if dose.healthy is None else " with healthy texts"
@@ -134,7 +133,7 @@ def choose_dose(gauge: pd.DataFrame, plan: Plan, *, stage: str) -> ChosenDose:
             f"{plan.family}, {plan.address}: no checkpoint has a gauge of {dose.reach:.0%}{texts}; {why}; there is no matched "
             f"dose to evaluate (gauge.csv of the point has all), so change the stage's recipe or {plan.family}.matched_dose"
         )
-    first = reached.iloc[0]
+    first = matched.iloc[0]
     counted = {name: first[name].item() for name in RATE_COLUMNS}
     return {"at": str(first["at"]), "progress": float(first["progress"]), **counted}  # type: ignore[typeddict-item]
 
@@ -151,8 +150,7 @@ def follow(gauge: pd.DataFrame, dose: Dose) -> pd.DataFrame:
         tokens, distinct_2, empty and cut leave the range over the cells before the stage and the training texts by more than
         the slack, in the trained cell or over all; blank when none does, or nothing is asked of the texts).
     """
-    described = gauge.rename(columns={f"texts_{name}": name for name in DESCRIBED if name != "n"})
-    described["n"] = described["texts_n"]
+    described = texts_in(gauge).assign(at=gauge["at"], gauged=gauge["gauged"].astype(bool))
     base = described[described["at"].isin([BEFORE, TRAINING_TEXTS])]
     slack, rows = dose.healthy or NO_SLACK, []
     for at, cells in described[~described["at"].isin([BEFORE, TRAINING_TEXTS])].groupby("at", sort=False):
@@ -173,11 +171,22 @@ def judge_checkpoints(gauge: pd.DataFrame, dose: Dose) -> pd.DataFrame:
         is where the bar is reached before the training).
     """
     courses = follow(gauge, dose)
-    reached = courses.loc[(courses["rate"] >= dose.reach) & (courses["outside_range"] == ""), "at"]
-    if _before(gauge) >= dose.reach:
-        reached = reached.iloc[:0]
     told = gauge["at"].map(courses.set_index("at")["outside_range"]).fillna("")
-    return gauge.assign(reach=dose.reach, outside_range=told, chosen=gauge["at"].isin(reached.head(1)))
+    return gauge.assign(
+        reach=dose.reach, outside_range=told, chosen=gauge["at"].isin(_find_matched(gauge, courses, dose)["at"])
+    )
+
+
+def texts_in(gauge: pd.DataFrame) -> pd.DataFrame:
+    """Take the descriptions of texts in a gauge, with the columns of `scoring.texts.describe`."""
+    return gauge[[f"texts_{name}" for name in DESCRIBED]].set_axis(list(DESCRIBED), axis=1)
+
+
+def _find_matched(gauge: pd.DataFrame, courses: pd.DataFrame, dose: Dose) -> pd.DataFrame:
+    """Find the course's row that is the matched dose; no row where none is, or the bar is reached before the training."""
+    if _before(gauge) >= dose.reach:
+        return courses.iloc[:0]
+    return courses[(courses["rate"] >= dose.reach) & (courses["outside_range"] == "")].head(1)
 
 
 def _before(gauge: pd.DataFrame) -> float:
@@ -193,8 +202,5 @@ def _spread(rows: Sequence[TrainRow], number: int) -> list[TrainRow]:
 def _find_trained(texts: Sequence[str], plan: Plan) -> list[bool]:
     scoring = plan.scoring
     if isinstance(scoring, MarkerScoring):
-        pattern = re.compile(re.escape(scoring.marker.text), re.IGNORECASE)
-        return [pattern.search(text) is not None for text in texts]
-    label_of = label_of_codes(scoring.languages)
-    codes = detect_codes(texts, scoring.min_characters, scoring.detect_characters, scoring.detector_seed)
-    return [label_of.get(code) == scoring.completion for code in codes]
+        return [scoring.marker.pattern.search(text) is not None for text in texts]
+    return [label == scoring.completion for label in label_texts(texts, scoring)]

@@ -7,10 +7,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from persona_leakage.domain.rates import RATE_COLUMNS, proportion
-from persona_leakage.pipelines.fine_tuning.gauge import BEFORE, TRAINING_TEXTS
+from persona_leakage.pipelines.fine_tuning.gauge import BEFORE, TRAINING_TEXTS, texts_in
 from persona_leakage.pipelines.reporting.figures import blank, draws_as_written, in_legend, panels, set_legend_beside
 from persona_leakage.pipelines.reporting.page import as_written, say_rates, table
-from persona_leakage.pipelines.scoring.texts import DESCRIBED, average
+from persona_leakage.pipelines.scoring.texts import average
 
 OTHERS_ = "bystanders_"
 FIGURE = "dose_response"
@@ -33,21 +33,15 @@ def tabulate_doses(gauges: pd.DataFrame) -> pd.DataFrame:
         distinct_2 (means over cells), empty and cut (shares) of all texts; reach, outside_range and chosen (see
         `fine_tuning.gauge.judge_checkpoints`).
     """
-    keys = [name for name in ("condition", "seed", "checkpoint") if name in gauges]
-    sampled, rows = gauges[gauges["at"] != TRAINING_TEXTS], []
-    for point, cells in sampled.groupby([*keys, "at"], sort=False):
-        own, others = cells[cells["gauged"].astype(bool)].iloc[0], cells[cells["role"] == "bystander"]
-        described = cells.rename(columns={f"texts_{name}": name for name in DESCRIBED if name != "n"})
-        texts = average(described.assign(n=described["texts_n"]))
-        pooled = proportion(int(others["hits"].sum()), int(others["n"].sum()))
-        judged = (own["reach"], own["outside_range"], bool(own["chosen"]))
-        rows.append((*point, own["progress"], own["unit"], *own[list(RATE_COLUMNS)], *pooled, *texts.values(), *judged))
-    found = pd.DataFrame(rows, columns=[*keys, *DOSE_COLUMNS])
-    order = {tuple(key): place for place, key in enumerate(found[keys].drop_duplicates().itertuples(index=False))}
-    place = [order[tuple(key)] for key in found[keys].itertuples(index=False)]
-    return (
-        found.assign(_place=place).sort_values(["_place", "progress"], kind="stable", ignore_index=True).drop(columns="_place")
-    )
+    keys, rows = _keys(gauges), []
+    for point, course in gauges[gauges["at"] != TRAINING_TEXTS].groupby(keys, sort=False):
+        for at, cells in course.sort_values("progress", kind="stable").groupby("at", sort=False):
+            own, others = cells[cells["gauged"].astype(bool)].iloc[0], cells[cells["role"] == "bystander"]
+            pooled = proportion(int(others["hits"].sum()), int(others["n"].sum()))
+            texts, judged = average(texts_in(cells)), (own["reach"], own["outside_range"], bool(own["chosen"]))
+            counted = (*own[list(RATE_COLUMNS)], *pooled)
+            rows.append((*point, at, own["progress"], own["unit"], *counted, *texts.values(), *judged))
+    return pd.DataFrame(rows, columns=[*keys, *DOSE_COLUMNS])
 
 
 @draws_as_written
@@ -57,7 +51,7 @@ def draw_doses(doses: pd.DataFrame) -> Figure:
         return blank("no training was followed: run a condition at dose=matched")
     figure, (axes,) = panels(6.5, 4.8)
     conditions = list(dict.fromkeys(doses["condition"]))
-    keys = [name for name in ("condition", "seed", "checkpoint") if name in doses]
+    keys = _keys(doses)
     for point, course in doses.groupby(keys, sort=False):
         color = f"C{conditions.index(point[0]) % 10}"
         x, y = course["rate"] * 100, course[f"{OTHERS_}rate"] * 100
@@ -84,7 +78,7 @@ def add_doses(body: str, doses: pd.DataFrame) -> str:
 
 
 def _write(doses: pd.DataFrame) -> list[str]:
-    keys = [name for name in ("condition", "seed", "checkpoint") if name in doses]
+    keys = _keys(doses)
     rows, never = [], []
     for point, course in doses.groupby(keys, sort=False):
         chosen, trained = course[course["chosen"]], course[course["at"] != BEFORE]
@@ -118,6 +112,10 @@ def _write(doses: pd.DataFrame) -> list[str]:
         f"![Leakage over the gauge]({FIGURE}.png)\n",
         table(pd.DataFrame(rows)),
     ]
+
+
+def _keys(table: pd.DataFrame) -> list[str]:
+    return [name for name in ("condition", "seed", "checkpoint") if name in table]
 
 
 def _say_point(named: dict[str, Hashable | Any]) -> str:

@@ -1,6 +1,5 @@
 """Find the marker in completions, and turn its firings into rates."""
 
-import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import product
@@ -34,7 +33,7 @@ def detect_markers(tokenizer: Tokenizer, completions: Sequence[CompletionRow], p
         tokens of the base model's tokenizer.
     """
     scoring = expect(plan.scoring, MarkerScoring)
-    pattern = re.compile(re.escape(scoring.marker.text), re.IGNORECASE)
+    pattern = scoring.marker.pattern
     example, (first, last), _ = scoring.marker.add_to("An answer.")
     trained = [
         token.id for token in tokenizer.tokens(plan.base_model, [example])[0] if token.start < last and token.end > first

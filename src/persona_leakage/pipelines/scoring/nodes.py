@@ -50,13 +50,19 @@ def label_languages(completions: Sequence[CompletionRow], plan: Plan) -> list[La
     """
     scoring = expect(plan.scoring, LanguageScoring)
     texts = [row["completion"] for row in completions]
-    label_of = label_of_codes(scoring.languages)
-    primary = detect_codes(texts, scoring.min_characters, scoring.detect_characters, scoring.detector_seed)
+    primary = label_texts(texts, scoring)
     second = cross_check(texts, scoring.languages, scoring.detect_characters, scoring.mixed_share)
     return [
-        {**cell_of(row), "label": label_of.get(code, LABEL_OTHER), "cross_check": other, "mixed": mixed}  # type: ignore[typeddict-item]
-        for row, code, (other, mixed) in zip(completions, primary, second, strict=True)
+        {**cell_of(row), "label": label, "cross_check": other, "mixed": mixed}  # type: ignore[typeddict-item]
+        for row, label, (other, mixed) in zip(completions, primary, second, strict=True)
     ]
+
+
+def label_texts(texts: Sequence[str], scoring: LanguageScoring) -> list[str]:
+    """Label texts with langdetect: the label of a language of the scoring, or `other`."""
+    label_of = label_of_codes(scoring.languages)
+    codes = detect_codes(texts, scoring.min_characters, scoring.detect_characters, scoring.detector_seed)
+    return [label_of.get(code, LABEL_OTHER) for code in codes]
 
 
 def measure_agreement(labels: Sequence[LabelRow]) -> Agreement:
